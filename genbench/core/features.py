@@ -1,0 +1,192 @@
+"""The contract of a feature extractor, and reference statistics with their provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genbench.core.dataset import Factor
+from genbench.core.errors import SettingError, StaleStatistics
+from genbench.core.registry import Registry
+from genbench.core.settings import with_settings
+from genbench.core.spec import Ref, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
+
+STATISTICS_SCHEMA = "genbench.statistics/1"
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """A frozen network from images to vectors.
+
+    Built with no argument or from a frozen nested dataclass `Config` through `build_features`.
+    """
+
+    source: ClassVar[str] = ""
+    """Where the weights come from and under which licence."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Length of a feature vector."""
+
+    @abstractmethod
+    def protocol(self) -> dict[str, Scalar]:
+        """What two features must share to be compared: extractor, sha256, resize, dtype."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of (N, 3, H, W) uint8 images with values 0 .. 255: (N, F) float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorPredictions:
+    """Factors read off pictures."""
+
+    values: Tensor
+    """(N, K) int64: the most probable value of each factor."""
+    confidence: Tensor
+    """(N,) float: the least of the K probabilities of those values."""
+    factors: tuple[Factor, ...]
+
+
+class FactorReader(ABC):
+    """An extractor that also reads the ground-truth factors off a picture."""
+
+    @property
+    @abstractmethod
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors it was trained to read, as in `DataSpec.factors`."""
+
+    @abstractmethod
+    def read_factors(self, images: Tensor) -> FactorPredictions:
+        """Factors of (N, 3, H, W) uint8 images with values 0 .. 255."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of features, with everything needed to refuse a wrong comparison."""
+
+    mean: np.ndarray
+    """(F,) float64."""
+    covariance: np.ndarray
+    """(F, F) float64, with N-1 in the denominator."""
+    num_samples: int
+    protocol: dict[str, Scalar]
+    """Of the extractor; see `FeatureExtractor.protocol`."""
+    dataset: str
+    split: str
+    dataset_fingerprint: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the numbers; 16 hex digits."""
+        content = np.ascontiguousarray(self.mean).tobytes() + np.ascontiguousarray(self.covariance).tobytes()
+        return hashlib.sha256(content).hexdigest()[:16]
+
+
+def statistics_of(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (F,) and covariance (F, F) of features (N, F), float64, N-1 in the denominator."""
+    values = np.asarray(features, dtype=np.float64)
+    if len(values) < 2:
+        raise ValueError(f"a covariance needs at least 2 samples, found {len(values)}")
+    return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
+
+
+def save_statistics(statistics: Statistics, path: Path) -> None:
+    """Write `path` (npz, no pickle) and beside it a JSON with provenance and the payload's SHA-256."""
+    buffer = io.BytesIO()
+    np.savez(buffer, mu=statistics.mean, sigma=statistics.covariance)
+    payload = buffer.getvalue()
+    described = {
+        "schema": STATISTICS_SCHEMA,
+        "dataset": statistics.dataset,
+        "dataset_fingerprint": statistics.dataset_fingerprint,
+        "split": statistics.split,
+        "num_samples": statistics.num_samples,
+        "protocol": statistics.protocol,
+        "sha256": statistics.sha256,
+        "payload_sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    _replace(path, payload)
+    _replace(path.with_suffix(".json"), (json.dumps(described, indent=2) + "\n").encode())
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Read and verify statistics written by `save_statistics`.
+
+    Raises:
+        StaleStatistics: the file or its JSON is missing, damaged or of another schema.
+    """
+    try:
+        payload = path.read_bytes()
+        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if described["schema"] != STATISTICS_SCHEMA:
+            raise StaleStatistics(f"{path}: schema `{described['schema']}`, expected `{STATISTICS_SCHEMA}`")
+        if hashlib.sha256(payload).hexdigest() != described["payload_sha256"]:
+            raise StaleStatistics(f"{path}: the content does not match its recorded SHA-256")
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            mean, covariance = arrays["mu"], arrays["sigma"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StaleStatistics(f"{path}: cannot be read: {error}", hint="remake it with `genbench stats`") from error
+    return Statistics(
+        mean=mean,
+        covariance=covariance,
+        num_samples=int(described["num_samples"]),
+        protocol=described["protocol"],
+        dataset=described["dataset"],
+        split=described["split"],
+        dataset_fingerprint=described["dataset_fingerprint"],
+    )
+
+
+FEATURES: Registry[FeatureExtractor] = Registry("feature extractor", "features")
+register_features = FEATURES.register
+
+
+def build_features(ref: Ref) -> FeatureExtractor:
+    """Build the extractor that `ref` names, in evaluation mode, without gradients.
+
+    Raises:
+        UnknownName, SettingError: as the registry and the settings say.
+    """
+    kind = FEATURES.get(ref.name)
+    config_kind = vars(kind).get("Config")
+    if config_kind is None and ref.config:
+        raise SettingError(f"feature extractor `{ref.name}` has no settings, found {sorted(ref.config)}")
+    if config_kind is None:
+        extractor = cast("Callable[[], FeatureExtractor]", kind)()
+    else:
+        config = with_settings(cast("DataclassInstance", config_kind()), ref.config, owner=ref.name)
+        extractor = cast("Callable[[DataclassInstance], FeatureExtractor]", kind)(config)
+    return extractor.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def extract(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 256) -> Tensor:
+    """Features of many images in batches, on the extractor's device: (N, F) float32 on the CPU."""
+    device = next(extractor.parameters()).device
+    return torch.cat([extractor(chunk.to(device)).float().cpu() for chunk in images.split(batch_size)])
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,240 @@
+"""The contract of a model: `loss`, `sample`, who is optimised when, and capabilities as base classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.errors import SettingError, nearest
+from genbench.core.record import Kind
+from genbench.core.registry import Registry
+from genbench.core.settings import field_names, with_settings
+from genbench.core.spec import Scalar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Player:
+    """A set of parameters with an optimiser of its own."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW); 0 is Adam."""
+    turns: int = 1
+    """Consecutive steps of this player in one round of its phase."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this global norm; None leaves them."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    final_lr_share: float = 1.0
+    """Learning rate after the last step as a share of `lr`, reached along a cosine; 1 keeps it."""
+    ema_decay: float | None = None
+    """Weights are averaged exponentially and the average is sampled from; None keeps the last."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training: its players take their turns, round after round."""
+
+    name: str
+    share: float
+    """Share of the samples seen that this phase gets; the shares of a model sum to 1."""
+    players: tuple[Player, ...]
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What a player minimises, and its named parts for the log (detached)."""
+
+    total: Tensor
+    """Scalar with gradient."""
+    parts: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A generative model, built as `Model(spec, config)`.
+
+    A subclass holds a nested frozen dataclass `Config` and `presets`, which names at least
+    `smoke` (8 px, seconds on a CPU), `small` (16-32 px) and `paper` (the paper's own size).
+    Training draws from the global random stream; sampling only from the generator it is given.
+    """
+
+    presets: ClassVar[Mapping[str, DataclassInstance]] = {}
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """Loss of one player on one batch of integers."""
+
+    @abstractmethod
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Draw (N, *shape) on the model's device: uint8, values 0 .. levels-1, for images."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The story of training, in order."""
+
+    def prepare(self, batch: Batch) -> None:
+        """Initialise what depends on data (actnorm, codebooks) from the first training batch."""
+
+
+class _Likelihood(ABC):
+    likelihood_kind: ClassVar[Kind]
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Log-likelihood of the stored integers: (B,), nats per example.
+
+        The log-Jacobian of any rescaling or dequantisation of the model's own is included.
+
+        Args:
+            x: (B, *shape), as `Batch.x`.
+            generator: source of dequantisation noise, latent draws or random time steps.
+        """
+
+
+class ExactLikelihood(_Likelihood):
+    """The probability of the integers themselves, as of an autoregressive model."""
+
+    likelihood_kind: ClassVar[Kind] = "exact"
+
+
+class DequantisedLikelihood(_Likelihood):
+    """The exact density of noised integers: a lower bound of their log-probability (Jensen)."""
+
+    likelihood_kind: ClassVar[Kind] = "dequantised"
+
+
+class LikelihoodBound(_Likelihood):
+    """A lower bound of the log-likelihood, in expectation over the generator."""
+
+    likelihood_kind: ClassVar[Kind] = "bound"
+
+
+class LikelihoodEstimate(_Likelihood):
+    """An estimate that is neither exact nor a bound."""
+
+    likelihood_kind: ClassVar[Kind] = "estimate"
+
+
+class ContinuousLatents(ABC):
+    """A model with real-valued codes."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of images, without noise: (B, D) float."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Most probable or mean images of codes: (B, *shape) uint8."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Images decoded from their own codes: (B, *shape) uint8."""
+
+
+class DiscreteLatents(ABC):
+    """A model with codes from a finite alphabet."""
+
+    @property
+    @abstractmethod
+    def num_codes(self) -> int:
+        """Size of the alphabet."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of images: (B, ...) int64 with values 0 .. num_codes-1."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images of codes: (B, *shape) uint8."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Images decoded from their own codes: (B, *shape) uint8."""
+
+
+class ClassConditional(ABC):
+    """A model that can be told which class to draw."""
+
+    @abstractmethod
+    def sample_given(self, condition: Tensor, *, generator: Generator) -> Tensor:
+        """One image for each label of `condition` (N,): (N, *shape) uint8."""
+
+
+class TextConditional(ABC):
+    """A model that can be told in words what to draw."""
+
+    @abstractmethod
+    def sample_given(self, condition: Tensor, *, generator: Generator) -> Tensor:
+        """One image for each caption of `condition` (N, T): (N, *shape) uint8."""
+
+
+class IterativeSampler(ABC):
+    """A model whose samples take many evaluations of one network.
+
+    A subclass holds a nested frozen dataclass `Sampling` (which sampler, how many steps, ...) and
+    `sampling_presets` under the names of its `presets`. These settings never touch the weights.
+    """
+
+    sampling_presets: ClassVar[Mapping[str, DataclassInstance]] = {}
+    sampling: DataclassInstance
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The module whose calls are counted as network evaluations."""
+
+
+class EnergyBased(ABC):
+    """A model that knows its log-density up to a constant."""
+
+    @abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """Energy of float images in [-1, 1], as `prob.pixels` scales them: (B,)."""
+
+
+MODELS: Registry[GenerativeModel] = Registry("model", "models")
+register_model = MODELS.register
+
+
+def build_model(
+    kind: type[GenerativeModel], spec: DataSpec, *, preset: str, settings: Mapping[str, Scalar], owner: str
+) -> GenerativeModel:
+    """Build a model from a preset and settings; settings of its sampler go to `sampling`.
+
+    Raises:
+        SettingError: unknown preset or setting, or a value of the wrong type.
+    """
+    if preset not in kind.presets:
+        raise SettingError(f"`{owner}` has no preset `{preset}`", hint=nearest(preset, kind.presets))
+    for_sampling, for_model = split_settings(kind, settings)
+    config = with_settings(kind.presets[preset], for_model, owner=owner)
+    model = cast("Callable[[DataSpec, DataclassInstance], GenerativeModel]", kind)(spec, config)
+    if isinstance(model, IterativeSampler):
+        model.sampling = with_settings(model.sampling_presets[preset], for_sampling, owner=owner)
+    return model
+
+
+def split_settings(
+    kind: type[GenerativeModel], settings: Mapping[str, Scalar]
+) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """Settings of the sampler, and settings of the model; an unknown key counts as the model's."""
+    names: set[str] = set()
+    if issubclass(kind, IterativeSampler):
+        names = {name for preset in kind.sampling_presets.values() for name in field_names(type(preset))}
+    return {k: v for k, v in settings.items() if k in names}, {k: v for k, v in settings.items() if k not in names}
