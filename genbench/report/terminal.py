@@ -1,0 +1,136 @@
+"""Leaderboards in a terminal: readable without colour, and at the width that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from genbench.report._table import CellValue, Column, Leaderboard, Legend, Row, letter, letters
+
+_GIVEN_UP_FIRST = (
+    "peak_memory_gib",
+    "train_seconds",
+    "samples_seen",
+    "network_evaluations",
+    "num_parameters",
+    "train_images_per_second",
+    "sample_images_per_second",
+)
+"""Costs in the order in which a narrow terminal loses them; scores follow, from the last to the second."""
+_BEST = "*"  # bold alone is lost in a pipe
+_LABEL_WIDTH = 36
+_UNBOUNDED = 10_000
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What is left out to save room."""
+
+    intervals: bool
+    paradigm: bool
+    hidden: tuple[str, ...]
+
+
+def print_leaderboards(boards: Sequence[Leaderboard], console: Console) -> None:
+    """Print every table with its legend and footnotes; `console` should write to stdout."""
+    for number, board in enumerate(boards):
+        if number:
+            console.print()
+        _print(board, console)
+
+
+def _print(board: Leaderboard, console: Console) -> None:
+    layout = next(layout for layout in _layouts(board) if _fits(board, layout, console))
+    console.print(Text(board.title, style="bold"))
+    console.print(_table(board, layout))
+    console.print()
+    for line in _below(board, layout):
+        console.print(line)
+
+
+def _layouts(board: Leaderboard) -> Iterator[_Layout]:
+    """From the widest to the narrowest; the sorted column is never hidden."""
+    costs = [name for name in _GIVEN_UP_FIRST if any(column.name == name for column in board.columns)]
+    scores = [column.name for column in reversed(board.columns) if column.quality]
+    removable = [name for name in (*costs, *scores) if name != board.sort]
+    yield _Layout(intervals=True, paradigm=True, hidden=())
+    yield _Layout(intervals=False, paradigm=True, hidden=())
+    for number in range(len(removable) + 1):
+        yield _Layout(intervals=False, paradigm=False, hidden=tuple(removable[:number]))
+
+
+def _fits(board: Leaderboard, layout: _Layout, console: Console) -> bool:
+    if {*layout.hidden, board.sort} >= {column.name for column in board.columns}:
+        return True  # nothing more can be left out
+    options = console.options.update(width=_UNBOUNDED)
+    return Measurement.get(console, options, _table(board, layout)).maximum <= console.width
+
+
+def _table(board: Leaderboard, layout: _Layout) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    tiered = any(row.tier is not None for row in board.rows)
+    if tiered:
+        table.add_column("tier", justify="right", style="dim")
+    table.add_column("model", overflow="fold", max_width=_LABEL_WIDTH)
+    if layout.paradigm:
+        table.add_column("paradigm", style="dim", no_wrap=True)
+    shown = [index for index, column in enumerate(board.columns) if column.name not in layout.hidden]
+    for index in shown:
+        table.add_column(_header(board.columns[index]), justify="right", no_wrap=True, vertical="bottom")
+    for row in board.rows:
+        after = row.role == "model" and row is _last_model(board.rows) and row is not board.rows[-1]
+        cells = [_cell(row.cells[index], intervals=layout.intervals) for index in shown]
+        table.add_row(*_lead(row, layout, tiered=tiered), *cells, end_section=after)
+    return table
+
+
+def _last_model(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in reversed(rows) if row.role == "model"), None)
+
+
+def _lead(row: Row, layout: _Layout, *, tiered: bool) -> list[Text]:
+    notes = f" ({letters(row.notes)})" if row.notes else ""
+    prefix = "control: " if row.role == "control" and not layout.paradigm else ""
+    label = Text.assemble((prefix, "dim"), (row.label, "" if row.role == "model" else "italic"), (notes, "dim"))
+    tier = [Text("" if row.tier is None else str(row.tier))] if tiered else []
+    paradigm = [Text(row.paradigm if row.role == "model" else "control")] if layout.paradigm else []
+    return [*tier, label, *paradigm]
+
+
+def _header(column: Column) -> Text:
+    unit = f"({column.unit})" if column.unit and column.unit != column.label else ""
+    second = " ".join(part for part in (unit, column.arrow) if part)
+    return Text("\n".join([*column.label.split(), *([second] if second else [])]))
+
+
+def _cell(cell: CellValue, *, intervals: bool) -> Text:
+    style = {"value": "bold" if cell.bold else "", "missing": "dim", "failed": "red"}[cell.status]
+    best = f" {_BEST}" if cell.bold else ""
+    interval = f" {cell.interval}" if intervals and cell.interval and not cell.spread else ""
+    notes = f" ({letters(cell.notes)})" if cell.notes else ""
+    return Text.assemble((cell.text + best, style), (interval, "dim"), (notes, "dim"))
+
+
+def _below(board: Leaderboard, layout: _Layout) -> Iterator[Text]:
+    for finding in board.findings:
+        yield Text(f"warning: {finding.message}", style="yellow")
+    for reason in board.split:
+        yield Text(f"separate table: {reason}")
+    signs = "; ".join(_meaning(entry) for entry in board.legend)
+    for text in (*board.counts, *board.remarks, *([signs] if signs else [])):
+        yield Text(text, style="dim")
+    hidden = [column.header for column in board.columns if column.name in layout.hidden]
+    if hidden:
+        yield Text(f"hidden at this width: {', '.join(hidden)}", style="dim")
+    for index, note in enumerate(board.footnotes):
+        yield Text(f"({letter(index)}) {note}", style="dim")
+
+
+def _meaning(entry: Legend) -> str:
+    return f"{_BEST if entry.sign == 'best' else entry.sign}: {entry.meaning}"
