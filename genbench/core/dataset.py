@@ -130,7 +130,7 @@ class Dataset(ABC):
         return None
 
 
-DATASETS: Registry[Dataset] = Registry("dataset", "data")
+DATASETS: Registry[Dataset] = Registry("dataset", "data", group="genbench.datasets")
 register_dataset = DATASETS.register
 
 

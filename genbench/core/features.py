@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import Factor
 from genbench.core.errors import SettingError, StaleStatistics
+from genbench.core.files import write_atomically
 from genbench.core.registry import Registry
 from genbench.core.settings import with_settings
 from genbench.core.spec import Ref, Scalar
@@ -121,8 +121,8 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "sha256": statistics.sha256,
         "payload_sha256": hashlib.sha256(payload).hexdigest(),
     }
-    _replace(path, payload)
-    _replace(path.with_suffix(".json"), (json.dumps(described, indent=2) + "\n").encode())
+    write_atomically(path, payload)
+    write_atomically(path.with_suffix(".json"), (json.dumps(described, indent=2) + "\n").encode())
 
 
 def load_statistics(path: Path) -> Statistics:
@@ -180,13 +180,3 @@ def extract(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 25
     """Features of many images in batches, on the extractor's device: (N, F) float32 on the CPU."""
     device = next(extractor.parameters()).device
     return torch.cat([extractor(chunk.to(device)).float().cpu() for chunk in images.split(batch_size)])
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -92,7 +92,9 @@ class GenerativeModel(nn.Module, ABC):
         """Initialise what depends on data (actnorm, codebooks) from the first training batch."""
 
 
-class _Likelihood(ABC):
+class Likelihood(ABC):
+    """A model that scores data; the subclasses below say what the score is."""
+
     likelihood_kind: ClassVar[Kind]
 
     @abstractmethod
@@ -107,25 +109,25 @@ class _Likelihood(ABC):
         """
 
 
-class ExactLikelihood(_Likelihood):
+class ExactLikelihood(Likelihood):
     """The probability of the integers themselves, as of an autoregressive model."""
 
     likelihood_kind: ClassVar[Kind] = "exact"
 
 
-class DequantisedLikelihood(_Likelihood):
+class DequantisedLikelihood(Likelihood):
     """The exact density of noised integers: a lower bound of their log-probability (Jensen)."""
 
     likelihood_kind: ClassVar[Kind] = "dequantised"
 
 
-class LikelihoodBound(_Likelihood):
+class LikelihoodBound(Likelihood):
     """A lower bound of the log-likelihood, in expectation over the generator."""
 
     likelihood_kind: ClassVar[Kind] = "bound"
 
 
-class LikelihoodEstimate(_Likelihood):
+class LikelihoodEstimate(Likelihood):
     """An estimate that is neither exact nor a bound."""
 
     likelihood_kind: ClassVar[Kind] = "estimate"
@@ -198,6 +200,14 @@ class IterativeSampler(ABC):
     @abstractmethod
     def network(self) -> nn.Module:
         """The module whose calls are counted as network evaluations."""
+
+
+class SelfTraining(ABC):
+    """A model that steps its own optimisers; the harness still owns data order, budget and clock."""
+
+    @abstractmethod
+    def train_step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step on one batch; the scalar loss, for the log."""
 
 
 class EnergyBased(ABC):

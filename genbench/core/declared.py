@@ -1,0 +1,114 @@
+"""What a source file declares, read without importing it: settings, presets, capabilities.
+
+Plans must be made without torch, so the settings of a model are read off its syntax tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from genbench.core.errors import SettingError, nearest
+from genbench.core.registry import PACKAGE_ROOT
+from genbench.core.spec import Scalar
+
+# Folders whose code can change a number of any cell; a model's own file is added to them.
+_SHARED_SOURCES = ("core", "nn", "prob", "samplers", "data", "features", "metrics", "harness")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What the class of a built-in model declares."""
+
+    config: dict[str, str]
+    """Setting -> annotation, of the nested class `Config`."""
+    sampling: dict[str, str]
+    """The same of the nested class `Sampling`; empty for models that are not iterative."""
+    presets: tuple[str, ...]
+
+
+def declaration(path: Path, name: str) -> Declaration:
+    """Read the class registered as `name` in the file.
+
+    Raises:
+        SettingError: no class in the file is registered under that name.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and _registered(node) == name:
+            return Declaration(_fields(node, "Config"), _fields(node, "Sampling"), _presets(node))
+    raise SettingError(f"{path.name} registers nothing as `{name}`")
+
+
+def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner: str) -> None:
+    """Refuse unknown settings and values of the wrong type before anything runs.
+
+    Raises:
+        SettingError: the first setting that does not fit.
+    """
+    known = {**declared.config, **declared.sampling}
+    for key, value in settings.items():
+        if key not in known:
+            raise SettingError(f"`{owner}` has no setting `{key}`", hint=nearest(key, known))
+        if not _fits(value, known[key]):
+            raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {known[key]}")
+
+
+def source_digest(extra: Iterable[Path] = ()) -> str:
+    """Digest of all source files that can change a number, with a subject's own files."""
+    files = [path for folder in _SHARED_SOURCES for path in sorted((PACKAGE_ROOT / folder).rglob("*.py"))]
+    content = hashlib.sha256()
+    for path in [*files, *extra]:
+        content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()[:16]
+
+
+def _registered(node: ast.ClassDef) -> str | None:
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and decorator.args and isinstance(decorator.args[0], ast.Constant):
+            return str(decorator.args[0].value)
+    return None
+
+
+def _fields(owner: ast.ClassDef, nested: str) -> dict[str, str]:
+    for node in owner.body:
+        if isinstance(node, ast.ClassDef) and node.name == nested:
+            fields = (part for part in node.body if isinstance(part, ast.AnnAssign))
+            return {
+                part.target.id: ast.unparse(part.annotation) for part in fields if isinstance(part.target, ast.Name)
+            }
+    return {}
+
+
+def _presets(owner: ast.ClassDef) -> tuple[str, ...]:
+    for node in owner.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            named = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            named = [node.target.id] if isinstance(node.target, ast.Name) else []
+        else:
+            continue
+        if "presets" in named:
+            return tuple(str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
+    return ()
+
+
+def _fits(value: Scalar, annotation: str) -> bool:
+    if annotation.startswith("Literal["):
+        return value in _literals(annotation)
+    kinds = {part.strip() for part in annotation.split("|")}
+    if not kinds <= {"bool", "int", "float", "str", "None"}:
+        return True  # an alias or a container: left to the process that builds the model
+    if isinstance(value, bool):
+        return "bool" in kinds
+    if isinstance(value, int):
+        return bool(kinds & {"int", "float"})
+    return type(value).__name__ in kinds
+
+
+def _literals(annotation: str) -> tuple[object, ...]:
+    found = ast.literal_eval(annotation.removeprefix("Literal").replace("[", "(", 1)[:-1] + ",)")
+    return tuple(found)
