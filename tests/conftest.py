@@ -1,0 +1,54 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY_SUITE = """\
+schema: genbench.suite/1
+name: tiny
+version: 1
+description: for tests
+features: shapes_net
+metrics: [frechet_distance, bits_per_dim]
+models: [vae]
+controls: [real, noise]
+tiers:
+  smoke:
+    dataset: shapes[resolution=8]
+    preset: smoke
+    samples_seen: 256
+    num_samples: 64
+    num_reference: 64
+    num_likelihood: 16
+    train_size: 256
+    deadline_seconds: 60.0
+    timing: {warmup_steps: 1, min_block_seconds: 0.01, latency_requests: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same global stream."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_suite(tmp_path: Path) -> Path:
+    """A suite file that runs in seconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_SUITE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with real data, or a skip that says what is missing."""
+    given = os.environ.get("GENBENCH_DATA")
+    if not given or not Path(given).is_dir():
+        pytest.skip("GENBENCH_DATA names no folder with real data")
+    return Path(given)

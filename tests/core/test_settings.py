@@ -1,0 +1,54 @@
+"""Settings are checked key by key, type by type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from genbench.core.errors import SettingError
+from genbench.core.settings import with_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    width: int = 3
+    rate: float = 0.5
+    mode: Literal["a", "b"] = "a"
+    limit: int | None = None
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width {self.width}, expected at least 1")
+
+
+def test_given_settings_replace_the_base():
+    assert with_settings(Config(), {"width": 8, "limit": 2}, owner="x") == Config(width=8, limit=2)
+
+
+def test_a_whole_number_may_stand_where_a_float_is_meant():
+    value = with_settings(Config(), {"rate": 1}, owner="x").rate
+    assert isinstance(value, float)
+    assert value == 1.0
+
+
+def test_an_unknown_key_names_the_nearest():
+    with pytest.raises(SettingError, match="`x` has no setting `widht`") as caught:
+        with_settings(Config(), {"widht": 8}, owner="x")
+    assert "`width`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"width": "8"}, {"width": 1.5}, {"width": True}, {"rate": "1e-4"}, {"rate": False}, {"mode": "c"}, {"fast": 1}],
+)
+def test_a_value_of_the_wrong_type_is_refused(given):
+    with pytest.raises(SettingError):
+        with_settings(Config(), given, owner="x")
+
+
+def test_what_the_settings_themselves_refuse_is_a_setting_error():
+    with pytest.raises(SettingError, match="expected at least 1"):
+        with_settings(Config(), {"width": 0}, owner="x")

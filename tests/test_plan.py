@@ -1,0 +1,120 @@
+"""Suite files: what is read, what is refused, and how they expand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName
+from genbench.plan import Selection, load_suite, make_plan, read_suite, suite_files
+
+
+def _refused(tmp_path: Path, text: str) -> SuiteError:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(SuiteError) as caught:
+        read_suite(path)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", sorted(suite_files()))
+def test_every_shipped_suite_reads_and_expands_in_every_tier(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    for tier in suite.tiers:
+        plan = make_plan(suite, Selection(tier=tier), version="1")
+        assert len(plan.cells) == len(plan.protocol.seeds) * (len(suite.models) + len(suite.controls))
+
+
+def test_the_default_tier_follows_the_device():
+    suite = load_suite("images")
+    assert make_plan(suite, Selection(), version="1").tier == "quick"
+    assert make_plan(suite, Selection(device="cuda"), version="1").tier == "standard"
+
+
+def test_a_misspelt_suite_names_the_nearest():
+    with pytest.raises(UnknownName) as caught:
+        load_suite("imagse")
+    assert "`images`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("models", "kind", "message"),
+    [
+        (("vea",), UnknownName, "unknown model `vea`"),
+        (("vae[latnet_dim=3]",), SettingError, "no setting `latnet_dim`"),
+        (("vae[latent_dim=big]",), SettingError, "latent_dim` is 'big'"),
+        (("ddpm[sampler=dmid]",), SettingError, "sampler` is 'dmid'"),
+        (("vae[preset=huge]",), SettingError, "no preset `huge`"),
+        (("@flows",), UnknownName, "unknown paradigm `@flows`"),
+        (("no_such_file.py",), UnknownName, "no such model file"),
+    ],
+)
+def test_a_bad_model_is_refused_before_anything_runs(models, kind, message):
+    with pytest.raises(kind) as caught:
+        make_plan(load_suite("images"), Selection(models=models), version="1")
+    assert message in caught.value.message
+
+
+def test_a_paradigm_selects_all_its_models():
+    cells = make_plan(load_suite("images"), Selection(models=("@diffusion",)), version="1").cells
+    assert {cell.label for cell in cells if cell.role == "model"} == {"ddpm"}
+
+
+def test_an_unknown_key_is_refused_with_its_line_and_the_nearest(tmp_path, tiny_suite):
+    error = _refused(tmp_path, tiny_suite.read_text().replace("num_samples: 64", "num_sample: 64"))
+    line = 1 + tiny_suite.read_text().splitlines().index("    num_samples: 64")
+    assert f"bad.yaml:{line}: " in error.message or "num_samples" in error.message
+    error = _refused(tmp_path, tiny_suite.read_text() + "modells: [vae]\n")
+    assert "modells" in error.message
+    assert "`models`" in error.hint
+
+
+def test_a_number_that_yaml_reads_as_text_is_explained(tmp_path, tiny_suite):
+    error = _refused(tmp_path, tiny_suite.read_text().replace("min_block_seconds: 0.01", "min_block_seconds: 1e-2"))
+    assert "min_block_seconds" in error.message
+    assert "1.0e-4" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("num_samples: 64", "num_samples: many", "num_samples"),
+        ("num_samples: 64", "num_samples: -1", "num_samples"),
+        ("num_samples: 64", "num_samples: no", "num_samples"),
+        ("models: [vae]", "models: []", "models"),
+        ("name: tiny", "name: !!python/name:os.system", "tag"),
+        ("name: tiny", "name: !include x", "tag"),
+        ("name: tiny", "name: tiny\nname: tiny", "twice"),
+        ("models: [vae]", "models: &a [vae]\nother: *a", "alias"),
+        ("schema: genbench.suite/1", "schema: genbench.suite/9", "schema"),
+        ("models: [vae]", "models: [vae", "YAML"),
+    ],
+)
+def test_a_suite_that_says_something_else_is_refused(tmp_path, tiny_suite, old, new, word):
+    assert word in _refused(tmp_path, tiny_suite.read_text().replace(old, new)).message
+
+
+def test_nesting_without_end_is_refused(tmp_path):
+    assert "nested" in _refused(tmp_path, "a: " + "[" * 50 + "]" * 50).message
+
+
+def test_a_folder_an_empty_file_and_a_huge_file_are_refused(tmp_path):
+    with pytest.raises(SuiteError, match="folder"):
+        load_suite(str(tmp_path))
+    assert "empty" in _refused(tmp_path, "").message
+    huge = tmp_path / "huge.yaml"
+    with huge.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(SuiteError, match="at most"):
+        load_suite(str(huge))
+    with pytest.raises(GenbenchError, match="no such suite file"):
+        load_suite(str(tmp_path / "none.yaml"))
+
+
+def test_binary_garbage_is_refused(tmp_path):
+    path = tmp_path / "noise.yaml"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(SuiteError, match="not YAML"):
+        read_suite(path)
