@@ -1,0 +1,254 @@
+"""One cell from beginning to end: data, model, training, samples, evidence, scores, record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from genbench.core.dataset import Batch, Dataset, build_dataset
+from genbench.core.errors import DataError, GenbenchError
+from genbench.core.features import FeatureExtractor, build_features
+from genbench.core.files import write_atomically
+from genbench.core.metric import Need, build_metric
+from genbench.core.model import MODELS, GenerativeModel, build_model
+from genbench.core.record import Environment, Failure, Record, Score, Timing
+from genbench.core.spec import Cell
+from genbench.harness import clock
+from genbench.harness.applicable import why_not
+from genbench.harness.controls import control_samples
+from genbench.harness.environment import environment
+from genbench.harness.evidence import gather, subset
+from genbench.harness.external import external_model, is_external
+from genbench.harness.sample import Drawing, check_samples, draw
+from genbench.harness.train import Progress, Training, train
+
+WEIGHTS = "model.safetensors"
+_CONTROL_SEED = 7919
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What stands behind a cell's samples; a control has samples alone."""
+
+    samples: Tensor
+    model: GenerativeModel | None = None
+    timing: Timing = dataclasses.field(default_factory=Timing)
+
+
+def run_cell(
+    cell: Cell, folder: Path, *, weights_folder: Path | None, report: Callable[[str, Progress | None], None]
+) -> Record:
+    """Run one cell and leave weights and samples in its folder.
+
+    Args:
+        cell: what to run.
+        folder: the cell's own folder.
+        weights_folder: folder of the finished cell that trained the same weights, or None.
+        report: told the name of each phase as it begins, and how training goes.
+
+    Returns:
+        The record, not yet written. A cell that fails gives a record that says where and why.
+    """
+    story = _Story(cell, folder, weights_folder, report)
+    try:
+        return story.tell()
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        return story.failed(error)
+
+
+class _Story:
+    """The phases of one cell in order; `phase` says where it stands when something breaks."""
+
+    def __init__(
+        self, cell: Cell, folder: Path, weights_folder: Path | None, report: Callable[[str, Progress | None], None]
+    ) -> None:
+        self._cell, self._folder, self._weights_folder, self._report = cell, folder, weights_folder, report
+        self._device = torch.device(cell.device)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._phase = "start"
+        self._seconds: dict[str, float] = {}
+        self._environment: Environment | None = None
+
+    def tell(self) -> Record:
+        """Run all phases."""
+        cell = self._cell
+        with self._during("data"):
+            self._environment = environment(self._device)
+            dataset = build_dataset(cell.dataset)
+            extractor = build_features(cell.features).to(self._device)
+            train_set = _training_set(cell, dataset)
+        made = self._model(dataset, train_set) if cell.role == "model" else self._control(dataset, train_set)
+        with self._during("save"):
+            self._save_samples(made.samples, levels=dataset.spec.levels or 0)
+        with self._during("score"):
+            scores, skipped = self._score(dataset, extractor, made)
+        timing = made.timing.model_copy(
+            update={"phases": self._seconds, "peak_memory_gib": clock.peak_memory_gib(self._device)}
+        )
+        parameters = None if made.model is None else sum(p.numel() for p in made.model.parameters())
+        return self._record(
+            status="ok", scores=scores, skipped=skipped, timing=timing, num_parameters=parameters, model=made.model
+        )
+
+    def failed(self, error: Exception) -> Record:
+        """The record of a cell that broke in its present phase."""
+        failure = Failure(
+            phase=self._phase,
+            type=type(error).__name__,
+            message=error.message if isinstance(error, GenbenchError) else str(error) or type(error).__name__,
+            hint=error.hint if isinstance(error, GenbenchError) else None,
+            log=f"cells/{self._cell.key}/stderr.log",
+        )
+        return self._record(status="failed", error=failure, timing=Timing(phases=self._seconds))
+
+    def _model(self, dataset: Dataset, train_set: Batch) -> Made:
+        cell = self._cell
+        clock.reset_peak_memory(self._device)
+        with self._during("build"):
+            torch.manual_seed(cell.seed)
+            model = _build(cell, dataset).to(self._device)
+        with self._during("train"):
+            trained = self._reused(model) or self._trained(model, train_set)
+        with self._during("sample"):
+            drawing = draw(model, cell.protocol.num_samples, seed=cell.seed, effort=cell.protocol.timing)
+        return Made(drawing.samples, model, _timing(trained, drawing))
+
+    def _trained(self, model: GenerativeModel, train_set: Batch) -> Timing:
+        cell = self._cell
+        if not model.phases():
+            return Timing()
+        training = train(
+            model,
+            train_set.to(self._device),
+            samples_seen=cell.samples_seen,
+            seed=cell.seed,
+            precision=cell.protocol.precision,
+            effort=cell.protocol.timing,
+            report=lambda progress: self._report("train", progress),
+        )
+        write_atomically(self._folder / WEIGHTS, safetensors.torch.save(_unshared(model)))
+        write_atomically(self._folder / "raw" / "loss.npz", _curve(training))
+        return Timing(train_seconds=training.seconds, train_images_per_second=training.images_per_second)
+
+    def _reused(self, model: GenerativeModel) -> Timing | None:
+        """Load the weights that another cell trained, with what that training cost."""
+        if self._weights_folder is None or not (self._weights_folder / WEIGHTS).is_file():
+            return None
+        payload = (self._weights_folder / WEIGHTS).read_bytes()
+        model.load_state_dict(safetensors.torch.load(payload))
+        owner = Record.model_validate_json((self._weights_folder / "record.json").read_bytes())
+        kept = owner.timing
+        return Timing(train_seconds=kept.train_seconds, train_images_per_second=kept.train_images_per_second)
+
+    def _control(self, dataset: Dataset, train_set: Batch) -> Made:
+        with self._during("sample"):
+            count = self._cell.protocol.num_samples
+            held_out = subset(dataset, "test", count).x
+            generator = torch.Generator().manual_seed(self._cell.seed + _CONTROL_SEED)
+            name = self._cell.subject.name
+            samples = control_samples(name, held_out, train_set.x, dataset.spec, generator=generator)
+            check_samples(samples, len(held_out), dataset.spec)
+        return Made(samples)
+
+    def _score(
+        self, dataset: Dataset, extractor: FeatureExtractor, made: Made
+    ) -> tuple[tuple[Score, ...], dict[str, str]]:
+        metrics = {ref.label: build_metric(ref) for ref in self._cell.metrics}
+        reasons = {name: why_not(metric, made.model, dataset.spec, extractor) for name, metric in metrics.items()}
+        skipped = {name: reason for name, reason in reasons.items() if reason is not None}
+        applied = [metric for name, metric in metrics.items() if name not in skipped]
+        needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied))
+        evidence = gather(needs, self._cell, dataset, extractor, made.samples, made.model)
+        return tuple(score for metric in applied for score in metric.compute(evidence)), skipped
+
+    def _save_samples(self, samples: Tensor, *, levels: int) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, samples=samples.numpy(), levels=np.array(levels))
+        write_atomically(self._folder / "samples.npz", buffer.getvalue())
+
+    def _record(self, *, model: GenerativeModel | None = None, **fields: object) -> Record:
+        described = {} if model is None else {"paradigm": _paradigm(self._cell), "source": _source(model)}
+        return Record.model_validate(
+            {
+                "key": self._cell.key,
+                "cell": self._cell,
+                "environment": self._environment,
+                "started": self._started,
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                **described,
+                **fields,
+            }
+        )
+
+    @contextlib.contextmanager
+    def _during(self, phase: str) -> Iterator[None]:
+        self._phase = phase
+        self._report(phase, None)
+        before = time.perf_counter()
+        yield
+        self._seconds[phase] = round(clock.read(self._device) - before, 4)
+
+
+def _training_set(cell: Cell, dataset: Dataset) -> Batch:
+    size = dataset.size("train")
+    wanted = cell.protocol.train_size if size is None else min(size, cell.protocol.train_size)
+    if wanted < 1:
+        raise DataError(f"dataset `{cell.dataset.label}` has no training examples")
+    return subset(dataset, "train", wanted)
+
+
+def _build(cell: Cell, dataset: Dataset) -> GenerativeModel:
+    preset = cell.subject.preset or cell.protocol.preset
+    settings = {**cell.subject.config, **cell.sampling}
+    if is_external(cell.subject):
+        return external_model(cell.subject, dataset.spec, preset=preset, settings=settings)
+    kind = MODELS.get(cell.subject.name)
+    return build_model(kind, dataset.spec, preset=preset, settings=settings, owner=cell.subject.name)
+
+
+def _timing(trained: Timing, drawing: Drawing) -> Timing:
+    return trained.model_copy(
+        update={
+            "sample_images_per_second": drawing.images_per_second,
+            "latency_seconds": drawing.latency_seconds,
+            "network_evaluations": drawing.network_evaluations,
+        }
+    )
+
+
+def _unshared(model: GenerativeModel) -> dict[str, Tensor]:
+    """The state dict with every tensor in memory of its own, as safetensors wants it."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _curve(training: Training) -> bytes:
+    buffer = io.BytesIO()
+    seen = np.array([point.samples_seen for point in training.curve])
+    np.savez(buffer, samples_seen=seen, loss=np.array([point.loss for point in training.curve]))
+    return buffer.getvalue()
+
+
+def _paradigm(cell: Cell) -> str:
+    path = MODELS.path(cell.subject.name)
+    return "external" if path is None else path.parent.name
+
+
+def _source(model: GenerativeModel) -> str:
+    """First paragraphs of the module that defines the model, up to its legend."""
+    import sys
+
+    doc = sys.modules[type(model).__module__].__doc__ or ""
+    return "\n\n".join(doc.strip().split("\n\n")[:2])

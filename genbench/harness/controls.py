@@ -1,0 +1,101 @@
+"""Controls: rows that are no models, and scale the table.
+
+`real` is held-out data and shows what a perfect model would get; `train_copy` shows what memorising
+the training set would get; the others are real data damaged in known ways, down to plain noise. A
+metric that ranks them in the wrong order is broken, and the suite says so.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from genbench.core.dataset import DataSpec
+
+JPEG_QUALITY = 15
+BLUR_SIGMA_SHARE = 1 / 16
+"""Standard deviation of the Gaussian blur as a share of the image's width."""
+
+_Control = Callable[[Tensor, Tensor, DataSpec, Generator], Tensor]
+
+
+def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, *, generator: Generator) -> Tensor:
+    """Samples of a control: (N, C, H, W) uint8, as many as there are held-out images.
+
+    Args:
+        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`.
+        held_out: (N, C, H, W) uint8 images that no model has seen.
+        train: (M, C, H, W) uint8 training images.
+        spec: of the data.
+        generator: source of the noise and of the choice of copies.
+    """
+    return _CONTROLS[name](held_out, train, spec, generator)
+
+
+def _real(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    return held_out
+
+
+def _train_copy(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    rows = torch.randint(len(train), (len(held_out),), generator=generator)
+    return train[rows]
+
+
+def _jpeg(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    scale = 255 / (_levels(spec) - 1)
+    shown = (held_out.float() * scale).round().to(torch.uint8).numpy()
+    packed = np.stack([_through_jpeg(image) for image in shown])
+    return (torch.from_numpy(packed).float() / scale).round().to(torch.uint8)
+
+
+def _through_jpeg(image: np.ndarray) -> np.ndarray:
+    """One (C, H, W) uint8 image, compressed and decompressed."""
+    grey = image.shape[0] == 1
+    buffer = io.BytesIO()
+    Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    back = np.asarray(Image.open(buffer))
+    return back[None] if grey else back.transpose(2, 0, 1)
+
+
+def _blur(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    width = held_out.shape[-1]
+    sigma = width * BLUR_SIGMA_SHARE
+    reach = min(int(3 * sigma + 0.5), width - 1)
+    taps = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(held_out.shape[1], 1, 1, -1)
+    padded = F.pad(held_out.float(), (reach,) * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel, groups=len(kernel))
+    both = F.conv2d(rows, kernel.transpose(2, 3), groups=len(kernel))
+    return both.round().clamp(0, _levels(spec) - 1).to(torch.uint8)
+
+
+def _mean_image(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    mean = train.double().mean(dim=0).round().to(torch.uint8)
+    return mean.expand_as(held_out).clone()
+
+
+def _noise(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    return torch.randint(_levels(spec), held_out.shape, generator=generator).to(torch.uint8)
+
+
+def _levels(spec: DataSpec) -> int:
+    if spec.levels is None:
+        raise ValueError("controls are made of images; these data are not integers")
+    return spec.levels
+
+
+_CONTROLS: dict[str, _Control] = {
+    "real": _real,
+    "train_copy": _train_copy,
+    "jpeg": _jpeg,
+    "blur": _blur,
+    "mean_image": _mean_image,
+    "noise": _noise,
+}

@@ -1,0 +1,264 @@
+"""The one training loop: phases, players and turns in, trained weights and timings out.
+
+The loop knows nothing of any paradigm. A model says who is optimised and when; this file owns the
+optimisers, precision, averaging, data order and the clock. Between two clock reads stand only the
+steps themselves: loss, gradients, clipping, optimiser, average.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from genbench.core.dataset import Batch
+from genbench.core.errors import GenbenchError
+from genbench.core.model import GenerativeModel, Phase, Player, SelfTraining
+from genbench.core.record import Rate
+from genbench.core.spec import TimingEffort
+from genbench.harness import clock
+from genbench.harness.average import WeightAverage
+
+PREPARATION_EXAMPLES = 256
+
+
+class DivergedError(GenbenchError):
+    """Training whose loss is not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where training stands, reported once per block."""
+
+    phase: str
+    samples_seen: int
+    samples_total: int
+    loss: float
+    images_per_second: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What training cost and how the loss went."""
+
+    seconds: float
+    """Wall-clock of all phases, warm-up included, preparation not."""
+    samples_seen: int
+    images_per_second: Rate | None
+    curve: tuple[Progress, ...]
+
+
+def train(
+    model: GenerativeModel,
+    data: Batch,
+    *,
+    samples_seen: int,
+    seed: int,
+    precision: str = "float32",
+    effort: TimingEffort | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Training:
+    """Train a model in place on resident data; the same arguments give the same weights.
+
+    Args:
+        model: on the device of `data`.
+        data: the whole training set; examples come in seeded order, epoch after epoch.
+        samples_seen: budget, shared out over phases; a batch counts once for each player's turn.
+        seed: of the global stream and of the data order.
+        precision: `float32`, or `bfloat16` for autocast.
+        effort: how the clock is read.
+        report: called at the end of every block.
+
+    Raises:
+        DivergedError: a loss was not finite.
+    """
+    torch.manual_seed(seed)
+    effort = effort or TimingEffort()
+    order = _order(len(data), seed=seed)
+    model.train()
+    model.prepare(data[next(order(min(len(data), PREPARATION_EXAMPLES)))])
+    device = data.x.device
+    started = clock.read(device)
+    rates, curve, seen = [], [], 0
+    for phase in model.phases():
+        run = _Run(model, phase, data, order, samples_seen, precision, effort, report)
+        run.to_the_end(seen_before=seen)
+        seen += run.samples_seen
+        curve += run.curve
+        measured = clock.rate(run.block_rates, "img/s")
+        rates += [(phase.share, measured)] if measured is not None else []
+    seconds = clock.read(device) - started
+    model.eval().requires_grad_(True)
+    return Training(seconds, seen, clock.chained_rate(rates), tuple(curve))
+
+
+class _Run:
+    """One phase: its players' turns, round after round, in timed blocks."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        phase: Phase,
+        data: Batch,
+        order: Callable[[int], Iterator[Tensor]],
+        samples_total: int,
+        precision: str,
+        effort: TimingEffort,
+        report: Callable[[Progress], None],
+    ) -> None:
+        turns = sum(player.turns for player in phase.players)
+        batch_size = min(phase.batch_size, len(data))
+        self.phase, self._data, self._samples_total = phase, data, samples_total
+        self._effort, self._report = effort, report
+        self._images_per_round = batch_size * turns
+        self.num_rounds = max(1, round(samples_total * phase.share / self._images_per_round))
+        self._batches = order(batch_size)
+        self._turns = [_turn(model, player, self.num_rounds, precision) for player in phase.players]
+        self.samples_seen = self.num_rounds * self._images_per_round
+        self.block_rates: list[float] = []
+        self.curve: list[Progress] = []
+
+    def to_the_end(self, *, seen_before: int) -> None:
+        """Play all rounds: one to warm up each kernel, a few to settle, the rest in timed blocks."""
+        device, done = self._data.x.device, 0
+        length = min(self._effort.warmup_steps, self.num_rounds)
+        while done < self.num_rounds:
+            before = clock.read(device)
+            loss = self._rounds(length)
+            seconds = clock.read(device) - before
+            done += length
+            speed = length * self._images_per_round / seconds
+            if done > self._effort.warmup_steps:
+                self.block_rates.append(speed)
+            self._note(loss, seen_before + done * self._images_per_round, speed)
+            length = clock.block_length(seconds / length, min_block_seconds=self._effort.min_block_seconds)
+            length = min(length, self.num_rounds - done)
+        for turn in self._turns:
+            turn.end()
+
+    def _rounds(self, count: int) -> Tensor:
+        loss = torch.zeros(())
+        for _ in range(count):
+            for turn in self._turns:
+                for _ in range(turn.player.turns):
+                    loss = turn.step(self._data[next(self._batches)])
+        return loss
+
+    def _note(self, loss: Tensor, samples_seen: int, speed: float) -> None:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss of phase `{self.phase.name}` is {value} after {samples_seen} samples",
+                hint="lower the learning rate, clip gradients (`clip_norm`) or train in float32",
+            )
+        progress = Progress(self.phase.name, samples_seen, self._samples_total, value, speed)
+        self.curve.append(progress)
+        self._report(progress)
+
+
+def _turn(model: GenerativeModel, player: Player, num_rounds: int, precision: str) -> _Turn | _OwnTurn:
+    if isinstance(model, SelfTraining):
+        return _OwnTurn(model, player, precision)
+    return _Turn(model, player, num_rounds, precision)
+
+
+class _OwnTurn:
+    """The step of a model that has its own optimisers."""
+
+    def __init__(self, model: SelfTraining, player: Player, precision: str) -> None:
+        self.player, self._model, self._precision = player, model, precision
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step on one batch; the detached loss."""
+        with _autocast(batch.x.device, self._precision):
+            return self._model.train_step(batch).detach()
+
+    def end(self) -> None:
+        """Nothing to hand over: the weights are the model's own."""
+
+
+class _Turn:
+    """One player's optimiser and its single step."""
+
+    def __init__(self, model: GenerativeModel, player: Player, num_rounds: int, precision: str) -> None:
+        self.player, self._model, self._precision = player, model, precision
+        self._parameters = _parameters(player.modules)
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=player.lr, betas=player.betas, weight_decay=player.weight_decay, fused=True
+        )
+        steps = num_rounds * player.turns
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: lr_share(player, step, steps))
+        decay = player.ema_decay
+        self._average = None if decay is None else WeightAverage(self._parameters, decay)
+
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step on one batch; the detached loss."""
+        _only(self._model, self._parameters)
+        with _autocast(batch.x.device, self._precision):
+            loss = self._model.loss(batch, self.player.name).total
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.player.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.player.clip_norm, foreach=True)
+        self._optimiser.step()
+        self._schedule.step()
+        if self._average is not None:
+            self._average.update()
+        return loss.detach()
+
+    def end(self) -> None:
+        """Hand the model the averaged weights."""
+        if self._average is not None:
+            self._average.copy_back()
+
+
+def lr_share(player: Player, step: int, num_steps: int) -> float:
+    """Learning rate of a step as a share of the player's: linear warm-up, then a cosine."""
+    warmup = min(1.0, (step + 1) / (player.warmup_steps + 1))
+    done = min(1.0, step / max(1, num_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return warmup * (player.final_lr_share + (1 - player.final_lr_share) * cosine)
+
+
+def _order(num_examples: int, *, seed: int) -> Callable[[int], Iterator[Tensor]]:
+    """Endless batches of indices from one stream of shuffled epochs."""
+    generator = torch.Generator().manual_seed(seed)
+    waiting = torch.empty(0, dtype=torch.int64)
+
+    def batches(batch_size: int) -> Iterator[Tensor]:
+        nonlocal waiting
+        while True:
+            while len(waiting) < batch_size:
+                waiting = torch.cat([waiting, torch.randperm(num_examples, generator=generator)])
+            batch, waiting = waiting[:batch_size], waiting[batch_size:]
+            yield batch
+
+    return batches
+
+
+def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    """Parameters of all modules, each once."""
+    return list({id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def _only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    """Let gradients flow to these parameters alone: the others' would be computed for nothing."""
+    if all(parameter.requires_grad for parameter in parameters) and _num_trainable(model) == len(parameters):
+        return
+    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
+def _num_trainable(model: nn.Module) -> int:
+    return sum(parameter.requires_grad for parameter in model.parameters())
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
