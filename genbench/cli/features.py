@@ -1,0 +1,28 @@
+"""`genbench features train`: remake the weights of an extractor that travels with the package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `features`."""
+    parser.add_argument("action", choices=["train"], help="what to do")
+    parser.add_argument("name", choices=["shapes_net"], help="which extractor")
+    parser.add_argument("--out", type=Path, required=True, metavar="dir", help="folder for weights and description")
+    parser.add_argument("--steps", type=int, metavar="n", help="optimiser steps (default: as shipped)")
+    parser.add_argument("--seed", type=int, default=0, metavar="n", help="default: 0")
+    parser.epilog = "example: genbench features train shapes_net --out weights"
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, write, and print the held-out accuracy."""
+    from genbench.harness.feature_training import DEFAULT_STEPS, train_shapes_net
+
+    steps = DEFAULT_STEPS if options.steps is None else options.steps
+    train_shapes_net(options.out, steps=steps, seed=options.seed)
+    sys.stdout.write((options.out / "shapes_net.json").read_text(encoding="utf-8"))
+    return 0

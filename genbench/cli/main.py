@@ -1,0 +1,93 @@
+"""The command `genbench`: parse, dispatch, and turn errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "train, sample, time and score the cells of a suite",
+    "plan": "show what a run would do, and start nothing",
+    "leaderboard": "print the table of one or more runs",
+    "grid": "draw the samples of a run side by side",
+    "list": "list models, suites, datasets, metrics, features or runs",
+    "info": "describe one model, suite, dataset, metric or extractor",
+    "evaluate": "score samples made elsewhere against a reference",
+    "stats": "compute reference statistics of a dataset",
+    "features": "train an extractor that travels with the package",
+    "conform": "check that a model keeps the contract",
+    "schema": "print the JSON Schema of a file format",
+    "doctor": "say what this machine has and what will not work on it",
+}
+_EPILOG = """worked examples:
+  genbench run --suite images                       train and score the references on this machine
+  genbench run --suite images --model mine.py       add a model of your own to the table
+  genbench leaderboard runs/images-quick --format md
+exit codes: 0 done, 2 wrong usage, 3 some cell failed, 6 nothing measured, 130 interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(words)
+    options = parser.parse_args(words)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    from genbench.core.errors import GenbenchError
+
+    try:
+        code = options.run(options)
+    except GenbenchError as error:
+        if options.traceback:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what is finished is kept, the same command goes on from here\n")
+        return 130
+    except BrokenPipeError:
+        return 0
+    return int(code)
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, with only the asked-for command loaded: help must answer at once."""
+    parser = argparse.ArgumentParser(
+        prog="genbench",
+        description="Reference implementations of generative models, trained, timed and scored in the same way.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    asked = next((word for word in words if word in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if name == asked:
+            importlib.import_module(f"genbench.cli.{_FILES.get(name, name)}").add_arguments(one)
+    return parser
+
+
+_FILES = {"list": "listing"}  # `list` is a builtin, and a file is named for what it holds
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from genbench.core.version import VERSION
+
+        sys.stdout.write(f"genbench {VERSION}\n")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

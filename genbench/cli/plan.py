@@ -1,0 +1,53 @@
+"""`genbench plan`: what a run would do, before a second is spent."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from genbench.cli.selection import add_selection, out_folder, plan_of
+from genbench.core.spec import Cell
+from genbench.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `plan`."""
+    add_selection(parser)
+    parser.add_argument("--out", type=Path, metavar="dir", help="run folder to compare with (default: runs/SUITE-TIER)")
+    parser.epilog = "example: genbench plan --suite images --tier smoke"
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the cells of a plan, and which of them are finished in the run folder."""
+    from genbench.store import RunFolder
+
+    plan = plan_of(options)
+    folder = RunFolder(out_folder(options.out, plan))
+    lines = [_title(plan), f"run folder {folder.path}", ""]
+    finished = 0
+    for cell in plan.cells:
+        record = folder.record(cell.key)
+        done = record is not None and record.status == "ok"
+        finished += done
+        lines.append(f"  {'done' if done else 'run ':4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell)}")
+    lines += ["", f"{len(plan.cells)} cells, {finished} finished"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _title(plan: Plan) -> str:
+    suite, tier = plan.suite, plan.protocol
+    return (
+        f"{suite.name} v{suite.version}: {suite.description}\n"
+        f"tier {plan.tier}: {tier.dataset.label}, preset {tier.preset}, {tier.num_samples} samples drawn, "
+        f"{tier.num_reference} reference, {tier.num_likelihood} for likelihoods, {tier.precision}\n"
+        f"features {suite.features.label}; metrics {', '.join(metric.label for metric in suite.metrics)}"
+    )
+
+
+def _how(cell: Cell) -> str:
+    if cell.weights_from is not None:
+        return f"  weights of {cell.weights_from}"
+    return f"  {cell.samples_seen:,} samples seen" if cell.role == "model" else ""

@@ -1,0 +1,67 @@
+"""`genbench run`: the front door."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from genbench.cli.selection import add_selection, out_folder, plan_of
+
+_PIPE = 200  # columns where there is no terminal: nothing needs to be hidden in a log
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `run`."""
+    add_selection(parser)
+    where = parser.add_argument_group("run folder")
+    where.add_argument("--out", type=Path, metavar="dir", help="where to write (default: runs/SUITE-TIER)")
+    again = where.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with what is finished there (the default)")
+    again.add_argument("--fresh", action="store_true", help="remove the run folder first")
+    how = parser.add_argument_group("execution")
+    how.add_argument("--executor", choices=["local"], default="local", help="where cells run (default: local)")
+    how.add_argument("--fail-fast", action="store_true", help="stop at the first failed cell")
+    parser.epilog = "example: genbench run --suite images --model vae --model mine.py --seeds 0,1,2"
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a suite and print its leaderboard."""
+    from rich.console import Console
+
+    from genbench import runner
+    from genbench.cli.progress import observer
+    from genbench.core.version import VERSION
+    from genbench.report.leaderboard import leaderboard
+    from genbench.report.terminal import print_leaderboards
+    from genbench.store import RunFolder
+
+    plan = plan_of(options)
+    path = out_folder(options.out, plan)
+    if options.fresh:
+        _remove_run(path)
+    folder = RunFolder.create(path)
+    console = Console(stderr=True, highlight=False)
+    with observer(console, plan, path) as watching:
+        summary = runner.run(plan.cells, folder, version=VERSION, observer=watching, fail_fast=options.fail_fast)
+    out = Console(highlight=False)
+    print_leaderboards(leaderboard(folder.records()), out if out.is_terminal else Console(highlight=False, width=_PIPE))
+    sys.stdout.write(f"{path}\n")
+    if not any(record.scores for record in summary.records):
+        return 3 if summary.failed else 6
+    return 3 if summary.failed else 0
+
+
+def _remove_run(path: Path) -> None:
+    """Remove a run folder, and nothing that is not one."""
+    from genbench.core.errors import StoreError
+
+    if not path.exists():
+        return
+    if not (path / "plan.json").is_file() and any(path.iterdir()):
+        raise StoreError(
+            f"{path}: not a run folder, so `--fresh` does not remove it", hint="choose another with `--out`"
+        )
+    shutil.rmtree(path)

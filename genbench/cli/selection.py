@@ -1,0 +1,75 @@
+"""Options that choose the cells of a suite, shared by `run` and `plan`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from genbench.core.errors import SettingError
+from genbench.core.version import VERSION
+from genbench.plan import Plan, Selection, load_suite, make_plan
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose cells."""
+    group = parser.add_argument_group("what to run")
+    group.add_argument("--suite", required=True, metavar="name", help="a shipped suite, or a path to a suite file")
+    group.add_argument(
+        "-m",
+        "--model",
+        action="append",
+        default=[],
+        metavar="model",
+        help="only this model: a name with settings (`ddpm[num_steps=20]`), `@paradigm`, `file.py`, or `module:Class`; "
+        "repeat for more",
+    )
+    group.add_argument("--dataset", metavar="name", help="another dataset, such as `folder:PATH[resolution=32]`")
+    group.add_argument("--tier", metavar="name", help="budget (default: quick on a CPU, standard on a GPU)")
+    group.add_argument("--seeds", metavar="numbers", help="comma-separated, such as 0,1,2")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    selection = Selection(
+        tier=options.tier,
+        models=tuple(options.model),
+        dataset=options.dataset,
+        seeds=None if options.seeds is None else _seeds(options.seeds),
+        device=_device(options.device),
+    )
+    return make_plan(load_suite(options.suite), selection, version=VERSION)
+
+
+def out_folder(given: Path | None, plan: Plan) -> Path:
+    """The run folder: the given one, or one named for suite and tier below `runs`."""
+    return given if given is not None else Path("runs") / f"{plan.suite.name}-{plan.tier}"
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingError(f"`--seeds {text}` is not a list of whole numbers", hint="write --seeds 0,1,2") from error
+    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise SettingError(f"`--seeds {text}`: seeds are distinct and not negative")
+    return seeds
+
+
+def _device(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The device asked for; `auto` looks for a driver and a CUDA build of torch without importing it."""
+    if asked != "auto":
+        return asked
+    driver = Path("/proc/driver/nvidia/gpus")
+    present = driver.is_dir() and any(driver.iterdir()) and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    return "cuda" if present and "+cpu" not in _torch_version() else "cpu"
+
+
+def _torch_version() -> str:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "+cpu"

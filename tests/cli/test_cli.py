@@ -1,0 +1,115 @@
+"""The command line: what it prints where, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from genbench.cli.main import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    assert "example: genbench" in capsys.readouterr().out
+
+
+def test_help_and_listings_import_neither_torch_nor_scipy_nor_pandas():
+    for words in (["--help"], ["list", "models"], ["list", "metrics"], ["info", "ddpm"], ["plan", "--suite", "images"]):
+        code = (
+            "import sys; from genbench.cli.main import main\n"
+            f"try: main({words!r})\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'scipy', 'pandas', 'rich'} & set(sys.modules), sorted(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == "genbench 0.1.0\n"
+
+
+def test_the_public_names_load_and_unknown_ones_do_not():
+    import genbench
+
+    assert all(getattr(genbench, name) is not None for name in genbench.__all__)
+    assert genbench.__version__ == "0.1.0"
+    with pytest.raises(AttributeError):
+        genbench.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["run", "--suite", "imags"], "unknown suite `imags`", "`images`"),
+        (["run", "--suite", "images", "-m", "ddpn"], "unknown model `ddpn`", "`ddpm`"),
+        (["run", "--suite", "images", "--tier", "quik"], "no tier `quik`", "`quick`"),
+        (["run", "--suite", "images", "--dataset", "shpes"], "unknown dataset `shpes`", "`shapes`"),
+        (["run", "--suite", "images", "--seeds", "a"], "not a list of whole numbers", "0,1,2"),
+        (["run", "--suite", "images", "--seeds", "1,1"], "distinct", ""),
+        (["info", "ddmp"], "nothing is called `ddmp`", "`ddpm`"),
+        (["leaderboard", "no/such/run"], "no run here", "genbench list runs"),
+        (["grid", "no/such/run"], "no run here", ""),
+        (["evaluate", "no/such/folder", "--reference", "digits"], "no such folder", ""),
+        (["evaluate", "digits", "--reference", "digits", "--metrics", "fird"], "unknown metric `fird`", ""),
+        (["stats", "digits", "--features", "shapes_nt", "-o", "x.npz"], "unknown feature extractor", "`shapes_net`"),
+        (["stats", "digits", "-o", "x.txt"], "statistics are .npz files", ""),
+    ],
+)
+def test_a_wrong_request_exits_2_with_one_message_and_no_traceback(words, message, hint, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert hint in said.err
+    assert "Traceback" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_lists_every_cell_and_starts_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "--suite", "images_smoke"]) == 0
+    out = capsys.readouterr().out
+    assert "10 cells, 0 finished" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listings_in_json_have_a_row_for_every_name(capsys):
+    assert main(["list", "models", "--json"]) == 0
+    names = {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert {"vae", "realnvp", "gated_pixelcnn", "ddpm", "vqvae", "wgan_gp", "ebm"} <= names
+
+
+def test_every_listed_thing_has_a_description(capsys):
+    for kind in ("models", "datasets", "metrics", "features", "suites"):
+        assert main(["list", kind]) == 0
+        rows = capsys.readouterr().out.splitlines()
+        assert rows
+        assert all(len(row.split(maxsplit=2)) == 3 for row in rows), rows
+
+
+@pytest.mark.parametrize("kind", ["suite", "record", "cell", "score"])
+def test_schemas_are_json(kind, capsys):
+    assert main(["schema", kind]) == 0
+    assert json.loads(capsys.readouterr().out)["type"] == "object"
+
+
+def test_fresh_refuses_to_remove_what_is_no_run(capsys, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    assert main(["run", "--suite", "images_smoke", "--fresh", "--out", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+    assert (tmp_path / "precious.txt").read_text() == "x"
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--suite", "images_smoke", "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
