@@ -1,0 +1,158 @@
+"""Archives of arrays: layouts, labels, splits, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genbench.core.dataset import build_dataset
+from genbench.core.errors import DataError
+from genbench.core.spec import parse_ref
+from genbench.data.npz import Npz
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (50, 5, 6), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (50, 5, 6, 3), dtype=np.uint8)
+
+
+def _saved(tmp_path, **arrays) -> Npz:
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    return Npz(str(path))
+
+
+def _all(data: Npz, split: str) -> np.ndarray:
+    return data.load(split, range(data.size(split))).x.numpy()
+
+
+@pytest.mark.parametrize("name", ["images", "x", "arr_0"])
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (GREY, GREY[:, None]),
+        (GREY[..., None], GREY[:, None]),
+        (RGB, RGB.transpose(0, 3, 1, 2)),
+        (RGB.transpose(0, 3, 1, 2), RGB.transpose(0, 3, 1, 2)),
+    ],
+    ids=["NHW", "NHW1", "NHWC", "NCHW"],
+)
+def test_a_single_array_of_any_layout_is_divided_without_loss(name, array, expected, tmp_path):
+    data = _saved(tmp_path, **{name: array})
+    found = np.concatenate([_all(data, "train"), _all(data, "test")])
+    assert data.spec.shape == expected.shape[1:]
+    assert sorted(row.tobytes() for row in found) == sorted(row.tobytes() for row in expected)
+    assert 1 <= data.size("test") <= 12
+
+
+def test_labels_follow_their_images(tmp_path):
+    marked = GREY.copy()
+    marked[:, 0, 0] = np.arange(50) % 7
+    data = _saved(tmp_path, images=marked, labels=np.arange(50) % 7)
+    assert data.spec.num_classes == 7
+    for split in ("train", "test"):
+        batch = data.load(split, range(data.size(split)))
+        assert batch.x[:, 0, 0, 0].tolist() == batch.y.tolist()
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "test", "train_labels", "test_labels"), ("x_train", "x_test", "y_train", "y_test")]
+)
+def test_named_splits_are_respected(names, tmp_path):
+    arrays = dict(zip(names, (GREY[:40], GREY[40:], np.arange(40) % 3, np.arange(10) % 3), strict=True))
+    data = _saved(tmp_path, **arrays)
+    assert np.array_equal(_all(data, "train")[:, 0], GREY[:40])
+    assert np.array_equal(_all(data, "test")[:, 0], GREY[40:])
+    assert data.load("test", [4]).y.tolist() == [1]
+
+
+def test_whole_numbers_of_other_types_are_accepted_in_range(tmp_path):
+    data = _saved(tmp_path, images=GREY.astype(np.int64))
+    assert _all(data, "train").dtype == np.uint8
+
+
+def test_levels_bound_the_values(tmp_path):
+    data = _saved(tmp_path, images=GREY % 2)
+    binary = build_dataset(parse_ref(f"npz:{data.path}[levels=2]"))
+    assert binary.spec.levels == 2
+    assert binary.load("train", range(5)).x.max() == 1
+    _saved(tmp_path, images=GREY % 3)
+    with pytest.raises(DataError, match=r"`images` holds 0 .. 2, expected 0 .. 1"):
+        binary.load("train", [0])
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (GREY / 255.0, "is float64, expected whole numbers 0 .. 255"),
+        (GREY.astype(np.int16) - 1, "holds -1 .. 25"),
+        (GREY.astype(np.int32) + 1, "holds 1 .. 256, expected 0 .. 255"),
+        (GREY.reshape(50, 30), "no images"),
+        (np.zeros((4, 5, 6, 2), dtype=np.uint8), "no images"),
+        (np.zeros((4, 3, 6, 3), dtype=np.uint8), "ambiguous"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(array, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        _saved(tmp_path, images=array).load("train", [0])
+
+
+def test_pickled_objects_are_never_opened(tmp_path):
+    data = _saved(tmp_path, images=np.array([{"a": 1}, None], dtype=object))
+    with pytest.raises(DataError, match=r"data.npz: cannot be read: Object arrays cannot be loaded") as caught:
+        data.load("train", [0])
+    assert "pickled objects can run code" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "pickle", "empty"])
+def test_a_damaged_file_is_named(damage, tmp_path):
+    data = _saved(tmp_path, images=GREY)
+    path = tmp_path / "data.npz"
+    content = {"cut": path.read_bytes()[:-30], "text": b"hello", "pickle": b"cos\nabort\n(tR.", "empty": b""}[damage]
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"data.npz: cannot be read"):
+        data.load("train", [0])
+
+
+def test_flipped_bytes_are_found_by_the_checksum(tmp_path):
+    data = _saved(tmp_path, images=GREY)
+    path = tmp_path / "data.npz"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"data.npz: cannot be read: Bad CRC-32"):
+        data.load("train", [0])
+
+
+def test_a_single_npy_array_is_refused(tmp_path):
+    with (tmp_path / "data.npz").open("wb") as file:
+        np.save(file, GREY)
+    with pytest.raises(DataError, match="a single array, expected an archive"):
+        Npz(str(tmp_path / "data.npz")).load("train", [0])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": GREY}, "holds pictures, expected `train` and `test`, or `images`"),
+        ({"images": GREY, "labels": np.arange(49)}, "49 labels for 50 images"),
+        ({"images": GREY, "labels": np.arange(50) / 2}, "`labels` is float64 of shape"),
+        ({"train": GREY, "test": GREY[:, :4]}, r"differ in shape: \(1, 5, 6\) and \(1, 4, 6\)"),
+        ({"train": GREY, "test": GREY, "train_labels": np.arange(50)}, "0 labels for 50 images of test"),
+    ],
+)
+def test_archives_that_do_not_fit_together_are_refused(arrays, said, tmp_path):
+    with pytest.raises(DataError, match=said):
+        _saved(tmp_path, **arrays).load("train", [0])
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(DataError, match=f"there is no file {tmp_path}/no.npz"):
+        Npz(str(tmp_path / "no.npz")).load("train", [0])
+
+
+def test_the_fingerprint_follows_the_content(tmp_path):
+    one = _saved(tmp_path, images=GREY).fingerprint()
+    (tmp_path / "b").mkdir()
+    assert _saved(tmp_path / "b", images=GREY).fingerprint() == one
+    (tmp_path / "c").mkdir()
+    assert _saved(tmp_path / "c", images=GREY[::-1]).fingerprint() != one
