@@ -1,0 +1,246 @@
+"""VQ-VAE: an autoencoder with discrete codes, and an autoregressive prior over them.
+
+Neural Discrete Representation Learning. Aaron van den Oord, Oriol Vinyals and Koray Kavukcuoglu, 2017,
+1711.00937.
+
+An encoder turns an image into a grid of features, each replaced by its nearest vector of a codebook, from
+which a decoder rebuilds the image; once codes stand still, a gated PixelCNN learns which grids of codes
+occur, and drawing from it and decoding draws images.
+
+Symbols: x image, f features z_e(x), e_k codes, z grid of the nearest codes' numbers, beta weight of the commitment.
+
+- Phase `codes` (Eq. 3):  -log p(x|e_z) + beta ||f - sg(e_z)||^2; the gradient at e_z is copied to f. The codebook
+  follows running means (Appendix A.1) instead of the middle term of Eq. 3.
+- Phase `prior`:  -log p(z) with encoder, codebook and decoder frozen; codes are computed on the fly.
+- Likelihood: q(z|x) is a point, so log p(x) >= log p(x|z) + log p(z) at the encoder's own z.
+
+**Departures**: a mixture of discretised logistics as decoder, with scales learned but shared by all pixels, so
+that the bound is one on stored integers; pixel-unshuffle in place of strided convolutions; k-means on the first
+batch starts the codebook, and codes without followers restart at features of the batch. Weights are not
+averaged in the first phase: an averaged encoder would no longer fit the codebook.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import (
+    DiscreteLatents,
+    GenerativeModel,
+    LikelihoodBound,
+    Loss,
+    Phase,
+    Player,
+    register_model,
+)
+from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
+from genbench.nn.resnet import DownTower, UpTower, halved_sides
+from genbench.nn.vector_quantizer import VectorQuantizer
+from genbench.prob import discretized_logistic as logistic
+from genbench.prob.pixels import to_signed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class Encoder(nn.Module):
+    """Features z_e(x) of images in [-1, 1]: (B, C, H, W) to (B, D, h, w)."""
+
+    def __init__(self, num_channels: int, width: int, num_blocks: int, num_halvings: int, code_dim: int) -> None:
+        super().__init__()
+        self.tower = DownTower(num_channels, width, num_halvings=num_halvings, num_blocks=num_blocks)
+        self.head = nn.Conv2d(width, code_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features before quantisation, float32."""
+        features: Tensor = self.head(self.tower(x))
+        return features.float()
+
+
+class Decoder(nn.Module):
+    """p(x|e_z): grids of code vectors (B, D, h, w) to a mixture for every pixel, of scales shared by all pixels."""
+
+    def __init__(
+        self, spec: DataSpec, width: int, num_blocks: int, num_halvings: int, code_dim: int, num_mixtures: int
+    ) -> None:
+        super().__init__()
+        num_channels, side, _ = spec.shape
+        num_outputs = logistic.num_parameters(num_mixtures, num_channels)
+        self.stem = nn.Conv2d(code_dim, width, 3, padding=1)
+        self.tower = UpTower(width, num_outputs, side, num_halvings=num_halvings, num_blocks=num_blocks)
+        self.scale = nn.Parameter(logistic.initial_scale(num_mixtures, num_channels))
+
+    def forward(self, vectors: Tensor) -> logistic.Mixture:
+        """Distribution of the image."""
+        return logistic.split_mixture(self.tower(self.stem(vectors)), self.scale)
+
+
+@register_model("vqvae")
+class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
+    """The vector-quantised variational autoencoder."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Settings."""
+
+        num_codes: int = 128
+        """Size of the codebook, K."""
+        code_dim: int = 16
+        """Length of a code vector, D."""
+        num_halvings: int = 2
+        """The grid of codes has 2**num_halvings fewer rows than the image."""
+        width: int = 32
+        """Channels of every grid of encoder and decoder."""
+        num_blocks: int = 1
+        """Residual blocks on each grid of either network."""
+        num_mixtures: int = 1
+        """Logistic components of each pixel."""
+        commitment: float = 0.25
+        """Weight beta of the encoder's distance to its codes."""
+        decay: float = 0.99
+        """Of the codebook's running means."""
+        revival_share: float = 0.05
+        """A code chosen less often than this share of the mean is restarted; 0 lets codes die."""
+        prior_width: int = 64
+        prior_layers: int = 4
+        prior_kernel_size: int = 3
+        prior_share: float = 0.5
+        """Share of the samples seen that trains the prior."""
+        learning_rate: float = 2e-3
+        prior_learning_rate: float = 2e-3
+
+    presets: ClassVar[Mapping[str, DataclassInstance]] = {
+        "smoke": Config(num_codes=64, width=32, prior_width=32, prior_layers=2, learning_rate=2e-3, decay=0.95),
+        "small": Config(),
+        "paper": Config(
+            num_codes=512,
+            code_dim=64,
+            width=256,
+            num_blocks=2,
+            num_mixtures=5,
+            prior_width=256,
+            prior_layers=12,
+            prior_kernel_size=5,
+            learning_rate=2e-4,
+            prior_learning_rate=3e-4,
+        ),
+    }
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec)
+        if spec.kind != "image" or spec.levels is None:
+            raise ValueError(f"`vqvae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
+        self.config, self.levels = config, spec.levels
+        num_channels, side, _ = spec.shape
+        size = (config.width, config.num_blocks, config.num_halvings, config.code_dim)
+        self.code_side = halved_sides(side, config.num_halvings)[-1]
+        self.encoder = Encoder(num_channels, *size)
+        self.quantizer = VectorQuantizer(
+            config.num_codes, config.code_dim, decay=config.decay, revival_share=config.revival_share
+        )
+        self.decoder = Decoder(spec, *size, config.num_mixtures)
+        self.prior = GatedPixelCNNStack(
+            num_channels=1,
+            num_levels=config.num_codes,
+            width=config.prior_width,
+            num_layers=config.prior_layers,
+            kernel_size=config.prior_kernel_size,
+            inputs="categorical",
+        )
+
+    @property
+    def num_codes(self) -> int:
+        """Size of the codebook."""
+        return self.config.num_codes
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Codes first, then a prior over codes that no longer move."""
+        codes = Player(
+            name="codes",
+            modules=(self.encoder, self.decoder),
+            lr=self.config.learning_rate,
+            clip_norm=1.0,
+            warmup_steps=20,
+            final_lr_share=0.05,
+        )
+        prior = Player(
+            name="prior",
+            modules=(self.prior,),
+            lr=self.config.prior_learning_rate,
+            clip_norm=1.0,
+            warmup_steps=20,
+            final_lr_share=0.05,
+            ema_decay=0.99,
+        )
+        share = self.config.prior_share
+        return (
+            Phase(name="codes", share=1.0 - share, players=(codes,), batch_size=32),
+            Phase(name="prior", share=share, players=(prior,), batch_size=64),
+        )
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> None:
+        """Start the codebook from k-means on the untrained encoder's features."""
+        self.quantizer.fit(self._features(batch.x))
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """Loss of `codes`, nats per dimension with the commitment, or of `prior`, nats per code."""
+        return self._prior_loss(batch.x) if player == "prior" else self._codes_loss(batch.x)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Draw codes from the prior, then pixels given the codes: (N, C, H, W) uint8."""
+        codes = self.prior.sample(num_samples, self.code_side, self.code_side, generator=generator).squeeze(1)
+        mixture = self.decoder(self.quantizer.embed(codes))
+        return logistic.mixture_sample(mixture, levels=self.levels, generator=generator)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Bound log p(x|z) + log p(z) at the encoder's codes: (B,), nats per example; draws nothing."""
+        codes = self.encode(x)
+        return self._log_prob_given(x, self.quantizer.embed(codes)) + self.prior.log_prob(codes.unsqueeze(1))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of images: (B, h, w) int64, 0 .. num_codes-1."""
+        return self.quantizer.nearest(self._features(x))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Mean images of codes (B, h, w): (B, C, H, W) uint8."""
+        return logistic.mixture_mean(self.decoder(self.quantizer.embed(codes)), levels=self.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Mean images of the codes of images: (B, C, H, W) uint8."""
+        return self.decode(self.encode(x))
+
+    def _codes_loss(self, x: Tensor) -> Loss:
+        features = self._features(x)
+        quantised = self.quantizer(features)
+        self.quantizer.update(features, quantised.codes)
+        distortion = -self._log_prob_given(x, quantised.values).mean() / self.spec.num_dims
+        parts = {
+            "distortion": distortion.detach(),
+            "commitment": quantised.commitment.detach(),
+            "perplexity": self.quantizer.perplexity(),
+        }
+        return Loss(distortion + self.config.commitment * quantised.commitment, parts)
+
+    def _prior_loss(self, x: Tensor) -> Loss:
+        codes = self.encode(x)
+        per_code = self.prior.mean_nll(codes.unsqueeze(1)) / codes[0].numel()
+        return Loss(per_code, {"nats_per_code": per_code.detach()})
+
+    def _features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.encoder(to_signed(x, self.levels))
+        return features
+
+    def _log_prob_given(self, x: Tensor, vectors: Tensor) -> Tensor:
+        """Log p(x|z) for code vectors (B, D, h, w): (B,), nats."""
+        return logistic.mixture_log_prob(x, self.decoder(vectors), levels=self.levels).sum((1, 2))

@@ -1,0 +1,155 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Generator
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import MODELS, build_model
+from genbench.models.vae.vae import VAE, importance_bound
+from genbench.prob import gaussian
+
+TINY = DataSpec(shape=(1, 2, 2), levels=2)
+IMAGES = torch.cartesian_prod(*[torch.arange(2)] * 4).view(16, 1, 2, 2).to(torch.uint8)
+
+
+def _generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def _tiny(num_importance: int = 1) -> VAE:
+    """A model of 2x2 binary images with one code dimension, away from its start."""
+    torch.manual_seed(3)
+    model = VAE(TINY, VAE.Config(latent_dim=1, width=8, hidden=8, num_blocks=1, num_importance=num_importance))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        model.decoder.scale.zero_()  # wide bins: every image is likely enough to be counted
+    return model.eval()
+
+
+@torch.no_grad()
+def _exact_log_likelihood(model: VAE, x: torch.Tensor) -> torch.Tensor:
+    """Log of the integral over z of p(x|z) p(z), by quadrature: (B,)."""
+    z = torch.linspace(-8, 8, 2001)
+    given = torch.stack([model._log_prob_given(image.expand(len(z), 1, 2, 2), z[:, None]) for image in x])
+    return torch.logsumexp(given + gaussian.standard_log_prob(z), dim=1) + math.log(float(z[1] - z[0]))
+
+
+class LinearGaussian:
+    """x | z ~ N(W z, s^2 I) with orthogonal columns W: posterior diagonal, evidence Gaussian."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        q, _ = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))
+        self.lengths = torch.tensor([1.7, 0.6], dtype=torch.float64)
+        self.W, self.s = q * self.lengths, 0.4
+        covariance = self.W @ self.W.T + self.s**2 * torch.eye(5, dtype=torch.float64)
+        self.evidence = torch.distributions.MultivariateNormal(torch.zeros(5, dtype=torch.float64), covariance)
+        self.x = self.evidence.sample((6,))
+
+    def posterior(self) -> tuple[torch.Tensor, torch.Tensor]:
+        precision = 1 + self.lengths**2 / self.s**2
+        return (self.x @ self.W) / self.s**2 / precision, (-0.5 * precision.log()).expand(6, 2)
+
+    def log_weights(self, mu: torch.Tensor, log_sigma: torch.Tensor, num_draws: int) -> torch.Tensor:
+        z = gaussian.reparameterised(
+            mu.expand(num_draws, 6, 2), log_sigma.expand(num_draws, 6, 2), generator=_generator(1)
+        )
+        log_s = torch.tensor(math.log(self.s), dtype=torch.float64)
+        joint = gaussian.log_prob(self.x, z @ self.W.T, log_s).sum(-1) + gaussian.standard_log_prob(z).sum(-1)
+        return joint - gaussian.log_prob(z, mu, log_sigma).sum(-1)
+
+
+def test_every_draw_of_the_optimal_posterior_weighs_exactly_the_evidence():
+    problem = LinearGaussian()
+    expected = problem.evidence.log_prob(problem.x)
+    weights = problem.log_weights(*problem.posterior(), num_draws=7)
+    torch.testing.assert_close(weights, expected.expand(7, 6), rtol=0, atol=1e-12)
+    torch.testing.assert_close(importance_bound(weights), expected, rtol=0, atol=1e-12)
+
+
+def test_a_wrong_posterior_stays_below_the_evidence_and_more_draws_come_closer():
+    problem = LinearGaussian()
+    mu, log_sigma = problem.posterior()
+    weights = problem.log_weights(mu + 0.2, log_sigma + 0.4, num_draws=40_000)
+    bounds = [importance_bound(weights.view(K, -1, 6)).mean() for K in (1, 5, 50)]
+    gaps = [float(bound - problem.evidence.log_prob(problem.x).mean()) for bound in bounds]
+    divergence = gaussian.kl(mu + 0.2, log_sigma + 0.4, mu, log_sigma).sum(1).mean()
+    assert gaps[0] == pytest.approx(-float(divergence), rel=0.02)
+    assert gaps[0] < gaps[1] < gaps[2] < 0
+
+
+def test_the_loss_is_minus_the_bound_per_dimension_in_the_mean():
+    model, many = _tiny(), IMAGES.repeat(400, 1, 1, 1)
+    torch.manual_seed(0)
+    loss = model.loss(Batch(x=many), "autoencoder").total.item()
+    bounds = model.log_likelihood(many, generator=_generator()).view(400, 16).mean(1) / 4
+    spread = bounds.std().item() / math.sqrt(200)  # of the difference of two independent means of 400
+    assert loss == pytest.approx(-bounds.mean().item(), abs=4 * spread)
+
+
+def test_the_bound_lies_below_the_exact_log_likelihood():
+    exact = _exact_log_likelihood(_tiny(), IMAGES)
+    assert exact.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+    bounds = _tiny().log_likelihood(IMAGES.repeat(500, 1, 1, 1), generator=_generator()).view(500, 16)
+    assert bool((bounds.mean(0) < exact + 4 * bounds.std(0) / math.sqrt(500)).all())
+    assert bounds.mean().item() < exact.mean().item() - 0.05
+
+
+def test_importance_weights_average_to_the_exact_likelihood():
+    model = _tiny(num_importance=8)
+    bounds = model.log_likelihood(IMAGES.repeat(2000, 1, 1, 1), generator=_generator()).view(2000, 16)
+    ratios = (bounds - _exact_log_likelihood(model, IMAGES)).exp()  # of estimates to exact values: 1 in the mean
+    spread = ratios.std(0) / math.sqrt(2000)
+    assert bool(((ratios.mean(0) - 1).abs() <= 4.5 * spread + 1e-4).all())
+
+
+def test_samples_follow_the_exact_probabilities():
+    model, count = _tiny(), 20_000
+    draws = model.sample(count, generator=_generator()).flatten(1).long()
+    found = torch.bincount(draws @ torch.tensor([8, 4, 2, 1]), minlength=16) / count
+    expected = _exact_log_likelihood(model, IMAGES).exp()
+    spread = (expected * (1 - expected) / count).sqrt()
+    assert bool(((found - expected).abs() <= 4.5 * spread).all())
+
+
+def test_beta_weighs_the_divergence_in_training_and_never_in_the_likelihood():
+    model, batch = _tiny(), Batch(x=IMAGES)
+    plain = model.log_likelihood(IMAGES, generator=_generator())
+    model.config = dataclasses.replace(model.config, beta=4.0)
+    loss = model.loss(batch, "autoencoder")
+    torch.testing.assert_close(loss.total.detach(), loss.parts["distortion"] + 4.0 * loss.parts["rate"])
+    assert torch.equal(model.log_likelihood(IMAGES, generator=_generator()), plain)
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "levels"), [(3, 8, 256), (1, 28, 256), (1, 8, 17), (3, 32, 2), (1, 64, 5)]
+)
+def test_images_of_any_side_pass_through_codes_and_back(channels, side, levels):
+    spec = DataSpec(shape=(channels, side, side), levels=levels)
+    model = build_model(MODELS.get("vae"), spec, preset="smoke", settings={"num_importance": 2}, owner="vae")
+    assert isinstance(model, VAE)
+    x = torch.randint(0, levels, (3, *spec.shape), generator=_generator(), dtype=torch.uint8)
+    codes = model.encode(x)
+    assert codes.shape == (3, model.config.latent_dim)
+    for images in (model.decode(codes), model.reconstruct(x), model.sample(3, generator=_generator())):
+        assert images.shape == x.shape
+        assert images.dtype == torch.uint8
+        assert int(images.max()) < levels
+    assert bool(model.log_likelihood(x, generator=_generator()).isfinite().all())
+
+
+def test_every_parameter_belongs_to_the_player_and_gets_a_gradient():
+    model = _tiny()
+    player = model.phases()[0].players[0]
+    owned = {id(p) for module in player.modules for p in module.parameters()}
+    assert owned == {id(p) for p in model.parameters()}
+    model.loss(Batch(x=IMAGES), player.name).total.backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ValueError, match="needs images"):
+        VAE(DataSpec(kind="vector", shape=(2,), levels=None), VAE.Config())
