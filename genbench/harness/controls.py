@@ -43,8 +43,8 @@ def _real(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator)
 
 
 def _train_copy(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
-    rows = torch.randint(len(train), (len(held_out),), generator=generator)
-    return train[rows]
+    rows = torch.randperm(len(train), generator=generator)[: len(held_out)]
+    return train[rows.repeat(-(-len(held_out) // len(rows)))[: len(held_out)]]
 
 
 def _jpeg(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
