@@ -1,0 +1,26 @@
+"""Gradient penalty of Gulrajani et al. 2017 (1704.00028), Eq. 3: a soft form of |f(x) - f(y)| <= |x - y|."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """Mean of (|grad f(x)| - 1)^2 at random points between pairs: a scalar to be minimised with its gradient.
+
+    x = real + u (fake - real) with one u ~ U[0, 1] for each pair, drawn from the global stream.
+
+    Args:
+        critic: (B, ...) to (B,); it must treat the examples of a batch independently.
+        real: (B, ...) float; no gradient reaches it.
+        fake: the same shape; no gradient reaches it.
+    """
+    u = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
+    x = torch.lerp(real.detach(), fake.detach(), u).requires_grad_()
+    # The sum over the batch gives every example its own gradient; create_graph lets the penalty train the critic.
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    norm: Tensor = slope.flatten(1).norm(dim=1)
+    return (norm - 1).square().mean()

@@ -1,0 +1,232 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.declared import check_settings, declaration
+from genbench.core.errors import SettingError
+from genbench.core.model import MODELS, build_model
+from genbench.models.diffusion.ddpm import DDPM
+from genbench.prob.pixels import to_signed
+
+TINY = DDPM.Config(width=8, num_timesteps=12, patch=1)
+
+
+def tiny(*, shape: tuple[int, int, int] = (1, 4, 4), levels: int = 256, **changes: object) -> DDPM:
+    """A small model whose zero layers are moved a little, so that the network has a say."""
+    torch.manual_seed(0)
+    model = DDPM(DataSpec(shape=shape, levels=levels), dataclasses.replace(TINY, **changes)).eval()
+    torch.nn.init.normal_(model.unet.out.weight, std=0.1)
+    return with_sampling(model, num_steps=5)
+
+
+def with_sampling(model: DDPM, **changes: object) -> DDPM:
+    model.sampling = dataclasses.replace(model.sampling, **changes)
+    return model
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def integers(num: int, *, shape: tuple[int, int, int] = (1, 4, 4), levels: int = 256) -> Tensor:
+    return torch.randint(0, levels, (num, *shape), dtype=torch.uint8, generator=seeded(5))
+
+
+def test_the_paper_preset_has_the_papers_network_steps_and_training() -> None:
+    config, sampling = DDPM.presets["paper"], DDPM.sampling_presets["paper"]
+    network = (config.width, config.multipliers, config.num_blocks, config.attention_resolution, config.patch)
+    assert network == (128, (1, 2, 2, 2), 2, 16, 1)  # tests of the U-Net count its 35.7 million parameters
+    assert (config.num_timesteps, config.schedule, config.output, config.dropout) == (1000, "linear", "noise", 0.1)
+    assert (sampling.sampler, sampling.num_steps, sampling.likelihood_steps) == ("ddpm", None, None)
+    (phase,) = DDPM(DataSpec(shape=(3, 8, 8)), dataclasses.replace(config, width=8)).phases()
+    (player,) = phase.players
+    assert (phase.batch_size, player.lr, player.ema_decay, player.warmup_steps) == (128, 2e-4, 0.9999, 5000)
+    assert (player.final_lr_share, player.clip_norm) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("output", ["noise", "velocity"])
+def test_the_loss_is_the_mean_squared_error_of_the_noise(output: str) -> None:
+    model, x = tiny(output=output), integers(6)
+    torch.manual_seed(3)
+    loss = model.loss(Batch(x), "unet").total.item()
+    torch.manual_seed(3)
+    t = torch.randint(1, 13, (6,))
+    eps = torch.randn(6, 1, 4, 4)
+    bar = model.schedule.alpha_bar[t].float()[:, None, None, None]
+    x_t = bar.sqrt() * to_signed(x, 256) + (1 - bar).sqrt() * eps
+    guess = model.unet(x_t, t)
+    if output == "velocity":
+        guess = bar.sqrt() * guess + (1 - bar).sqrt() * x_t
+    assert loss == pytest.approx((eps - guess).square().mean().item(), rel=1e-5)
+
+
+def test_a_new_network_costs_the_variance_of_the_noise() -> None:
+    model = DDPM(DataSpec(shape=(3, 8, 8)), dataclasses.replace(TINY, output="noise"))
+    assert model.loss(Batch(integers(256, shape=(3, 8, 8))), "unet").total.item() == pytest.approx(1.0, abs=0.03)
+
+
+def test_training_draws_every_step_from_the_first_to_the_last() -> None:
+    model, asked = tiny(), []
+    model.unet.register_forward_hook(lambda module, given, result: asked.extend(given[1].tolist()))
+    for _ in range(5):
+        model.loss(Batch(integers(100)), "unet")
+    assert set(asked) == set(range(1, 13))
+
+
+@pytest.mark.parametrize("output", ["noise", "velocity"])
+def test_estimates_of_data_and_noise_add_up_to_what_was_given(output: str) -> None:
+    model, t = tiny(output=output), torch.tensor([1, 3, 5, 7, 9, 10])
+    torch.nn.init.normal_(model.unet.out.weight, std=1e-4)  # no estimate is clipped then
+    x_t = 1e-3 * torch.randn(6, 1, 4, 4, generator=seeded())
+    alpha, sigma = (values[t][:, None, None, None] for values in (model.alpha, model.sigma))
+    torch.testing.assert_close(alpha * model.denoise(x_t, t) + sigma * model.predict_noise(x_t, t), x_t)
+
+
+@pytest.mark.parametrize("output", ["noise", "velocity"])
+def test_estimates_of_the_data_are_clipped_to_the_range_of_pixels(output: str) -> None:
+    model = tiny(output=output)
+    assert model.denoise(9.0 * torch.ones(2, 1, 4, 4), torch.tensor([1, 5])).abs().max() == 1.0
+
+
+@pytest.mark.parametrize(("sampler", "num_steps"), [("ddim", 5), ("ddpm", 5), ("ddpm", None)])
+def test_samples_are_integers_made_by_the_given_generator_alone(sampler: str, num_steps: int | None) -> None:
+    model = with_sampling(tiny(levels=17), sampler=sampler, num_steps=num_steps)
+    before = torch.get_rng_state()
+    first = model.sample(7, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (first.dtype, first.shape) == (torch.uint8, (7, 1, 4, 4))
+    assert int(first.max()) <= 16
+    assert torch.equal(first, model.sample(7, generator=seeded()))
+    assert not torch.equal(first, model.sample(7, generator=seeded(1)))
+
+
+@pytest.mark.parametrize(("num_steps", "calls"), [(5, 5), (None, 12)])
+def test_the_network_is_called_once_for_every_sampling_step(num_steps: int | None, calls: int) -> None:
+    model, counted = with_sampling(tiny(), num_steps=num_steps), []
+    model.network.register_forward_hook(lambda module, given, result: counted.append(1))
+    model.sample(3, generator=seeded())
+    assert len(counted) == calls
+
+
+def test_settings_of_the_sampler_go_to_the_sampler() -> None:
+    spec = DataSpec(shape=(1, 8, 8))
+    model = build_model(DDPM, spec, preset="smoke", settings={"sampler": "ddpm", "num_steps": 3}, owner="ddpm")
+    assert isinstance(model, DDPM)
+    assert (model.sampling.sampler, model.sampling.num_steps) == ("ddpm", 3)
+    with pytest.raises(SettingError, match="expected one of"):
+        build_model(DDPM, spec, preset="smoke", settings={"sampler": "euler"}, owner="ddpm")
+
+
+def test_a_plan_can_read_every_setting_off_the_file() -> None:
+    path = MODELS.path("ddpm")
+    assert path is not None
+    settings = {"schedule": "linear", "output": "noise", "num_steps": 3, "likelihood_variance": "beta", "eta": 1.0}
+    check_settings(declaration(path, "ddpm"), settings, owner="ddpm")
+    with pytest.raises(SettingError, match="schedule"):
+        check_settings(declaration(path, "ddpm"), {"schedule": "straight"}, owner="ddpm")
+
+
+def test_more_sampling_steps_than_the_schedule_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="no sub-sequence of 13"):
+        with_sampling(tiny(), num_steps=13).sample(1, generator=seeded())
+
+
+@pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
+@pytest.mark.parametrize("likelihood_steps", [None, 3])
+@pytest.mark.parametrize("levels", [2, 4, 256])
+def test_uniform_noise_never_takes_fewer_bits_than_its_entropy(
+    levels: int, likelihood_steps: int | None, variance: str
+) -> None:
+    model = tiny(levels=levels, num_timesteps=40)
+    with_sampling(model, likelihood_steps=likelihood_steps, likelihood_variance=variance)
+    log_likelihood = model.log_likelihood(integers(100, levels=levels), generator=seeded())
+    assert log_likelihood.shape == (100,)
+    assert -log_likelihood.mean().item() / (16 * math.log(2)) > math.log2(levels)
+
+
+def test_the_stratified_bound_is_unbiased() -> None:
+    model = tiny(schedule="linear")
+    x = integers(1).expand(2000, -1, -1, -1)
+    every = with_sampling(model, likelihood_steps=None).log_likelihood(x, generator=seeded())
+    some = with_sampling(model, likelihood_steps=3).log_likelihood(x, generator=seeded(1))
+    standard_error = math.sqrt((every.var() + some.var()).item() / 2000)
+    assert some.var() > every.var()
+    assert abs((some.mean() - every.mean()).item()) < 4 * standard_error
+    assert standard_error < 0.02 * abs(every.mean().item())
+
+
+@pytest.mark.parametrize(("likelihood_steps", "calls"), [(None, 12), (3, 4), (11, 12), (500, 12)])
+def test_the_bound_calls_the_network_once_for_each_term(likelihood_steps: int | None, calls: int) -> None:
+    model, asked = with_sampling(tiny(), likelihood_steps=likelihood_steps), []
+    model.network.register_forward_hook(lambda module, given, result: asked.append(given[1].tolist()))
+    model.log_likelihood(integers(2), generator=seeded())
+    assert len(asked) == calls
+    if calls == 12:
+        assert sorted(t for t, _ in asked) == list(range(1, 13))
+
+
+def test_the_bound_uses_the_given_generator_alone() -> None:
+    model, x = tiny(), integers(4)
+    before = torch.get_rng_state()
+    first = model.log_likelihood(x, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, model.log_likelihood(x, generator=seeded()))
+
+
+def test_the_bound_is_that_of_equation_5_by_hand() -> None:
+    model, x = with_sampling(tiny(schedule="linear"), likelihood_steps=None), integers(1)
+    x_0, generator, T = to_signed(x, 256).double(), seeded(), 12
+    beta, bar = model.schedule.beta, model.schedule.alpha_bar
+    total = 0.5 * (bar[T] * x_0**2 + (1 - bar[T]) - 1 - (1 - bar[T]).log()).sum()
+    for t in [*range(2, T + 1), 1]:
+        if t > 1:
+            torch.randint(t, t + 1, (1,), generator=generator)
+        eps = torch.randn(x.shape, generator=generator)
+        x_t = (bar[t].sqrt() * x_0 + (1 - bar[t]).sqrt() * eps).float()
+        guess = model.denoise(x_t, torch.tensor([t])).detach().double()
+        if t > 1:
+            mean, model_mean = (
+                bar[t - 1].sqrt() * beta[t - 1] / (1 - bar[t]) * data
+                + (1 - beta[t - 1]).sqrt() * (1 - bar[t - 1]) / (1 - bar[t]) * x_t
+                for data in (x_0, guess)
+            )
+            ratio = (1 - bar[t - 1]) / (1 - bar[t])
+            total += 0.5 * (ratio - 1 - ratio.log() + (mean - model_mean) ** 2 / beta[t - 1]).sum()
+    normal = torch.distributions.Normal(guess, beta[0].sqrt())
+    upper = torch.where(x == 255, 1.0, normal.cdf(x_0 + 1 / 255))
+    lower = torch.where(x == 0, 0.0, normal.cdf(x_0 - 1 / 255))
+    total -= (upper - lower).log().sum()
+    assert -model.log_likelihood(x, generator=seeded()).item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_training_lowers_the_loss_and_the_bound() -> None:
+    model, x = tiny(num_timesteps=100), torch.full((32, 1, 4, 4), 200, dtype=torch.uint8)
+    before = model.log_likelihood(x, generator=seeded()).mean()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = model.loss(Batch(x), "unet").total
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert model.log_likelihood(x, generator=seeded()).mean() > before
+
+
+def test_saved_weights_draw_the_same_samples() -> None:
+    model = tiny()
+    copy = with_sampling(DDPM(model.spec, model.config).eval(), num_steps=5)
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.sample(4, generator=seeded()), model.sample(4, generator=seeded()))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (1, 64, 64)])
+def test_presets_fit_every_size(shape: tuple[int, int, int]) -> None:
+    for preset in ("smoke", "small"):
+        model = DDPM(DataSpec(shape=shape), DDPM.presets[preset])
+        assert model.loss(Batch(integers(2, shape=shape)), "unet").total.isfinite()
