@@ -81,7 +81,8 @@ def _command(job: Job, progress: int) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """The parent's variables, with what must stand before torch loads."""
-    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    # Threads spin for microseconds, then sleep: as fast as spinning, and harmless on a busy machine.
+    return {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
 
 
 def _watch(

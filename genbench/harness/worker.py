@@ -51,14 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _prepare_process() -> None:
     if sys.platform != "win32":
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # says where a hanging cell hangs
-    # A spinning thread pool makes a step ten times slower on a busy machine; read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
 
 
 def _end_with_parent() -> None:
@@ -89,5 +84,12 @@ class _Teller:
         os.write(self._descriptor, json.dumps(line).encode() + b"\n")
 
 
+def _leave(code: int) -> None:
+    """End at once: the record is on disk, and taking torch apart in order would cost a second a cell."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -13,11 +13,11 @@ or implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502).
 
 **Departures**
 - `smoke` and `small` take the cosine schedule of Nichol and Dhariwal, who found that the linear one spends many of its
-  steps on almost pure noise at low resolution, and draw by DDIM in few steps; their learning rates and averages suit
-  a thousand training steps rather than a million. `paper` does none of this.
+  steps on almost pure noise at low resolution, and draw on a sub-sequence of the steps; their learning rates and
+  averages suit a thousand training steps rather than a million. `paper` does none of this.
 - `small` stacks 2x2 pixels into channels before the U-Net and unstacks its output, which makes a step cheaper.
-- `output="velocity"`, which no preset has, lets the U-Net return v = alpha eps - sigma x_0 (Salimans and Ho 2022,
-  arXiv:2202.00512), which is turned into eps = alpha v + sigma x_t for the same L_simple.
+- In `smoke` and `small` the U-Net returns v = alpha eps - sigma x_0 (Salimans and Ho 2022, arXiv:2202.00512), which is
+  turned into eps = alpha v + sigma x_t for the same L_simple: after few steps of training, colours drift less.
 - No image is flipped at random: that is right for photographs and wrong for digits.
 - Convolutions that halve maps pad both sides by one, not one side.
 - Images are clipped to [-1, 1] inside the bound as well as in sampling, as the authors' code does.
@@ -97,8 +97,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         """Variance of the steps in the bound."""
 
     presets: ClassVar[dict[str, Config]] = {
-        "smoke": Config(width=16, patch=1),
-        "small": Config(),
+        "smoke": Config(width=16, patch=1, output="velocity"),
+        "small": Config(output="velocity"),
         "paper": Config(
             width=128,
             multipliers=(1, 2, 2, 2),
@@ -115,8 +115,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         ),
     }
     sampling_presets: ClassVar[dict[str, Sampling]] = {
-        "smoke": Sampling(num_steps=25),
-        "small": Sampling(),
+        "smoke": Sampling(sampler="ddpm", num_steps=25),
+        "small": Sampling(sampler="ddpm", num_steps=50),
         "paper": Sampling(sampler="ddpm", num_steps=None, variance="beta", likelihood_steps=None),
     }
     sampling: Sampling

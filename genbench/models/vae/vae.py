@@ -114,12 +114,12 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         """Weight of the divergence in training; only 1 optimises the bound."""
         num_importance: int = 16
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        learning_rate: float = 2e-3
+        learning_rate: float = 3e-3
         ema_decay: float = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
-        "smoke": Config(num_blocks=1, ema_decay=0.95),
+        "smoke": Config(num_blocks=1, learning_rate=2e-3, ema_decay=0.95),
         "small": Config(),
         "paper": Config(
             latent_dim=200, width=256, num_blocks=4, hidden=500, num_mixtures=5, learning_rate=2e-4, ema_decay=0.9999
