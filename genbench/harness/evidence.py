@@ -63,15 +63,16 @@ def _features(cell: Cell, dataset: Dataset, extractor: FeatureExtractor, samples
 
 @torch.no_grad()
 def _likelihood(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> LikelihoodEvidence:
-    if not isinstance(model, Likelihood):
+    scorer: object = model
+    if model is None or not isinstance(scorer, Likelihood):
         raise TypeError("a likelihood was asked of a model without one")
     test = subset(dataset, "test", cell.protocol.num_likelihood).x
     device = next(model.parameters()).device if any(True for _ in model.parameters()) else torch.device("cpu")
     generator = torch.Generator(device).manual_seed(cell.seed)
-    chunks = [model.log_likelihood(part.to(device), generator=generator) for part in test.split(_LIKELIHOOD_BATCH)]
+    chunks = [scorer.log_likelihood(part.to(device), generator=generator) for part in test.split(_LIKELIHOOD_BATCH)]
     return LikelihoodEvidence(
         nats=torch.cat(chunks).double().cpu(),
-        kind=model.likelihood_kind,
+        kind=scorer.likelihood_kind,
         num_dims=dataset.spec.num_dims,
         levels=dataset.spec.levels,
     )

@@ -34,6 +34,8 @@ NOVEL_SHARE = 1 / 6
 """Share of pictures with a pair of shape and colour that `train` never shows: their share of all pairs."""
 PICTURES = {8: 88, 16: 72, 32: 56, 64: 40}
 """Of a batch; small pictures are the hard ones."""
+DEFAULT_STEPS = 900
+"""Optimiser steps behind the shipped weights."""
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
 WARMUP_STEPS = 50
@@ -65,7 +67,7 @@ class _Grade(nn.Module):
         return features @ F.normalize(self.direction, dim=0) - self.origin
 
 
-def train_shapes_net(out: Path, *, steps: int = 900, seed: int = 0) -> dict[str, dict[str, float]]:
+def train_shapes_net(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0) -> dict[str, dict[str, float]]:
     """Train `shapes_net`, write `shapes_net.safetensors` and `.json` into `out`.
 
     The same arguments give the same weights on one machine with one number of threads.
