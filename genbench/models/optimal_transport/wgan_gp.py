@@ -112,7 +112,7 @@ class ResidualCritic(nn.Sequential):
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(channels, 1),
+            nn.Linear(channels, 1, bias=False),  # a constant cancels in every loss
             nn.Flatten(0),
         )
 
@@ -140,7 +140,7 @@ class StridedCritic(nn.Sequential):
         while side >= SMALLEST_GRID:
             layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(SLOPE)]
             side, width = side // 2, 2 * width
-        super().__init__(*layers, nn.Flatten(), nn.Linear(width * side**2, 1), nn.Flatten(0))
+        super().__init__(*layers, nn.Flatten(), nn.Linear(width * side**2, 1, bias=False), nn.Flatten(0))
 
 
 NETWORKS = {"residual": (ResidualGenerator, ResidualCritic), "strided": (StridedGenerator, StridedCritic)}
