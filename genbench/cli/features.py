@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, write, and print the held-out accuracy."""
+    """Train, write, and print the held-out accuracy; progress goes to stderr."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from genbench.harness.feature_training import DEFAULT_STEPS, train_shapes_net
 
     steps = DEFAULT_STEPS if options.steps is None else options.steps

@@ -98,14 +98,6 @@ class Statistics:
         return hashlib.sha256(content).hexdigest()[:16]
 
 
-def statistics_of(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (F,) and covariance (F, F) of features (N, F), float64, N-1 in the denominator."""
-    values = np.asarray(features, dtype=np.float64)
-    if len(values) < 2:
-        raise ValueError(f"a covariance needs at least 2 samples, found {len(values)}")
-    return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
-
-
 def save_statistics(statistics: Statistics, path: Path) -> None:
     """Write `path` (npz, no pickle) and beside it a JSON with provenance and the payload's SHA-256."""
     buffer = io.BytesIO()

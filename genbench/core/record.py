@@ -118,6 +118,8 @@ class Record(State):
     scores: Annotated[tuple[Score, ...], BeforeValidator(_as_tuple)] = ()
     skipped: dict[str, str] = {}
     """Metric -> why it does not apply to this cell."""
+    flags: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """What is odd about the samples though it breaks no rule: copies of each other, blank pictures."""
     timing: Timing = Timing()
     environment: Environment | None = None
     num_parameters: int | None = None

@@ -29,7 +29,7 @@ from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
 from genbench.harness.external import external_model, is_external
-from genbench.harness.sample import Drawing, check_samples, draw
+from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
 
 WEIGHTS = "model.safetensors"
@@ -100,7 +100,13 @@ class _Story:
         )
         parameters = None if made.model is None else sum(p.numel() for p in made.model.parameters())
         return self._record(
-            status="ok", scores=scores, skipped=skipped, timing=timing, num_parameters=parameters, model=made.model
+            status="ok",
+            scores=scores,
+            skipped=skipped,
+            flags=oddities(made.samples),
+            timing=timing,
+            num_parameters=parameters,
+            model=made.model,
         )
 
     def failed(self, error: Exception) -> Record:

@@ -25,7 +25,6 @@ from torch import Generator, Tensor
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import ModelError, SampleError
 from genbench.core.model import (
-    MODELS,
     GenerativeModel,
     LikelihoodEstimate,
     Loss,
@@ -183,8 +182,3 @@ def _minus_nll(functions: dict[str, Callable[..., object]], x: Tensor) -> Tensor
     if not isinstance(nats, Tensor) or nats.shape != (len(x),):
         raise ModelError(f"`nll` must return one number per example, a tensor of shape ({len(x)},)")
     return -nats.detach()
-
-
-def model_class(ref: Ref) -> type[GenerativeModel]:
-    """The registered class of a built-in or installed model."""
-    return MODELS.get(ref.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,23 @@ def check_samples(samples: Tensor, num_samples: int, spec: DataSpec) -> None:
     highest = int(samples.max())
     if highest >= spec.levels:
         raise SampleError(f"`sample` drew the value {highest}, expected 0 .. {spec.levels - 1}")
+
+
+def oddities(samples: Tensor) -> tuple[str, ...]:
+    """What is odd about samples that keep the contract: one phrase each, for the record.
+
+    Args:
+        samples: (N, *shape) on the CPU.
+    """
+    found = []
+    distinct = len({hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in samples.numpy()})
+    if distinct < len(samples):
+        found.append(f"only {distinct} of {len(samples)} samples are distinct")
+    flat = samples.flatten(1)
+    blank = int((flat == flat[:, :1]).all(dim=1).sum())
+    if blank:
+        found.append(f"{blank} of {len(samples)} samples are of one value throughout")
+    return tuple(found)
 
 
 def _batches(num_samples: int) -> list[int]:

@@ -194,6 +194,8 @@ def _row_notes(table: _Numbers, row: Subject) -> list[str]:
         )
     if row.replaced:
         texts.append(f"measured more than once for seed {', '.join(map(str, row.replaced))}: the last is shown")
+    if row.is_model:
+        texts += dict.fromkeys(flag for record in row.records for flag in record.flags)
     timed = timed_on(row, table.home)
     if row.is_model and row.records and timed != table.home:
         texts.append(f"timed on {timed}, hence not ranked in speed with the rows made on {table.home}")

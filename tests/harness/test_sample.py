@@ -11,7 +11,7 @@ from genbench.core.errors import SampleError
 from genbench.core.model import GenerativeModel, IterativeSampler
 from genbench.core.spec import TimingEffort
 from genbench.harness.controls import control_samples
-from genbench.harness.sample import check_samples, draw
+from genbench.harness.sample import check_samples, draw, oddities
 
 SPEC = DataSpec(shape=(3, 16, 16))
 EFFORT = TimingEffort(warmup_steps=1, min_block_seconds=0.01, latency_requests=2)
@@ -122,3 +122,12 @@ def test_controls_of_few_levels_stay_within_them():
     spec = DataSpec(shape=(1, 8, 8), levels=17)
     for name in ("jpeg", "blur", "noise", "mean_image"):
         check_samples(control_samples(name, few, few, spec, generator=torch.Generator()), 8, spec)
+
+
+def test_copies_and_blank_pictures_are_noted_before_any_metric(pictures):
+    assert oddities(pictures) == ()
+    copies = torch.cat([pictures[:4], pictures[:2], torch.zeros_like(pictures[:2])])
+    assert oddities(copies) == (
+        "only 5 of 8 samples are distinct",
+        "2 of 8 samples are of one value throughout",
+    )
