@@ -96,6 +96,24 @@ def test_a_suite_that_says_something_else_is_refused(tmp_path, tiny_suite, old, 
     assert word in _refused(tmp_path, tiny_suite.read_text().replace(old, new)).message
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("frechet_distance", "frechet_distnace", "unknown metric `frechet_distnace`"),
+        ("shapes[resolution=8]", "shpaes[resolution=8]", "unknown dataset `shpaes`"),
+        ("features: shapes_net", "features: shape_net", "unknown feature extractor `shape_net`"),
+        ("controls: [real", "controls: [reel", "unknown control `reel`"),
+    ],
+)
+def test_a_misspelt_name_in_a_suite_is_refused_before_anything_runs(tmp_path, tiny_suite, old, new, message):
+    path = tmp_path / "misspelt.yaml"
+    path.write_text(tiny_suite.read_text().replace(old, new))
+    with pytest.raises(UnknownName) as caught:
+        make_plan(load_suite(str(path)), Selection(), version="1")
+    assert caught.value.message == message
+    assert "did you mean" in caught.value.hint
+
+
 def test_nesting_without_end_is_refused(tmp_path):
     assert "nested" in _refused(tmp_path, "a: " + "[" * 50 + "]" * 50).message
 

@@ -136,6 +136,15 @@ def test_a_model_file_joins_the_table_of_a_finished_run(finished, tmp_path, caps
     assert "mine" in table
 
 
+def test_data_that_are_not_there_fail_their_cells_and_say_where_they_were_looked_for(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
+    assert _run(finished[0], tmp_path / "run", "--dataset", "mnist") == 3
+    for record in RunFolder.open(tmp_path / "run").records():
+        assert (record.error.phase, record.error.type) == ("data", "DataError")
+        assert str(tmp_path / "nothing") in record.error.message
+        assert "GENBENCH_DATA" in record.error.hint
+
+
 def test_fail_fast_stops_at_the_first_failure(finished, tmp_path):
     for name in ("raises", "exits"):
         (tmp_path / f"{name}.py").write_text(f"import torch\ndef sample(n, seed, device):\n    {BAD[name][0]}\n")
