@@ -138,7 +138,7 @@ def test_a_worker_ends_when_the_one_who_started_it_is_killed(tmp_path, cell):
         assert process.stdout.readline() == "running\n"
         workers = _workers(tmp_path / "cell")
         process.kill()
-    assert len(workers) == 1
+    assert workers
     for _ in range(100):
         if not _workers(tmp_path / "cell"):
             return
