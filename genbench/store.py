@@ -191,4 +191,4 @@ def merged(stored: StoredPlan | None, cells: Sequence[Cell], *, version: str) ->
 
 def _row(cell: Cell) -> tuple[str, str, int, str]:
     """What makes a row of the table: a cell made with other code takes the place of the older."""
-    return cell.role, cell.label, cell.seed, cell.dataset.label
+    return cell.role, f"{cell.subject.label} {cell.label}", cell.seed, cell.dataset.label

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the tests are small, and threads that wait for each other are slower than one
+
 TINY_SUITE = """\
 schema: genbench.suite/1
 name: tiny

@@ -23,6 +23,9 @@ def run(options: argparse.Namespace) -> int:
     from genbench.plan import parse_model_ref
 
     findings = check_reference(parse_model_ref(options.model), parse_ref(options.dataset))
+    sys.stdout.write(f"{options.model} on {options.dataset}; `--dataset` chooses other data\n")
     for finding in findings:
-        sys.stdout.write(f"{'ok    ' if finding.passed else 'FAILED'}  {finding.name}: {finding.message}\n")
+        skipped = finding.passed and finding.message.startswith("skipped: ")
+        mark = "skip  " if skipped else "ok    " if finding.passed else "FAILED"
+        sys.stdout.write(f"{mark}  {finding.name}: {finding.message.removeprefix('skipped: ')}\n")
     return 0 if all(finding.passed for finding in findings) else 1

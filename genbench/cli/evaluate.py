@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.core.errors import DataError
+from genbench.core.registry import Registry
 from genbench.core.spec import Ref, parse_ref
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def data_ref(text: str) -> Ref:
         return parse_ref(f"folder:{path}{settings}")
     if path.suffix == ".npz":
         return parse_ref(f"npz:{path}{settings}")
-    if "/" in text and ":" not in text:
-        raise DataError(f"{path}: no such folder or .npz file")
-    return parse_ref(text)
+    ref = parse_ref(text)
+    known = Registry[object]("dataset", "data", group="genbench.datasets").names()
+    if ref.name not in known:
+        raise DataError(f"`{text}` is no folder, no .npz file and no dataset", hint=f"datasets: {', '.join(known)}")
+    return ref
 
 
 def _split(names: str) -> list[str]:

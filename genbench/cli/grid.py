@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
     folder = RunFolder.open(options.run_folder)
     rows = {}
-    for record in folder.records():
+    for record in sorted(folder.records(), key=lambda record: record.cell.role != "model"):
         samples = folder.samples(record.key) if record.status == "ok" else None
         if samples is not None:
             name = record.cell.label if record.cell.seed == 0 else f"{record.cell.label} seed {record.cell.seed}"

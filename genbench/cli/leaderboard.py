@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from genbench.core.record import Record
 
 
+_PIPE = 200  # columns where there is no terminal
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `leaderboard`."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="run folder")
@@ -37,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
         from genbench.report.leaderboard import leaderboard
         from genbench.report.terminal import print_leaderboards
 
-        print_leaderboards(leaderboard(records, sort=options.sort), Console(highlight=False))
+        console = Console(highlight=False)
+        wide = console if console.is_terminal else Console(highlight=False, width=_PIPE)
+        print_leaderboards(leaderboard(records, sort=options.sort), wide)
         return 0
     text = rendered(records, options.format, sort=options.sort)
     if options.output is None:

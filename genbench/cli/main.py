@@ -25,7 +25,7 @@ _EPILOG = """worked examples:
   genbench run --suite images                       train and score the references on this machine
   genbench run --suite images --model mine.py       add a model of your own to the table
   genbench leaderboard runs/images-quick --format md
-exit codes: 0 done, 2 wrong usage, 3 some cell failed, 6 nothing measured, 130 interrupted"""
+exit codes: 0 done, 1 a contract is broken, 2 wrong usage, 3 some cell failed, 6 nothing measured, 130 interrupted"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from genbench.cli.selection import add_selection, out_folder, plan_of
@@ -26,12 +27,15 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_of(options)
     folder = RunFolder(out_folder(options.out, plan))
     lines = [_title(plan), f"run folder {folder.path}", ""]
+    labels = {cell.key: cell.label for cell in plan.cells}
     finished = 0
     for cell in plan.cells:
         record = folder.record(cell.key)
         done = record is not None and record.status == "ok"
         finished += done
-        lines.append(f"  {'done' if done else 'run ':4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell)}")
+        lines.append(
+            f"  {'done' if done else 'run ':4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}"
+        )
     lines += ["", f"{len(plan.cells)} cells, {finished} finished"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
@@ -47,7 +51,7 @@ def _title(plan: Plan) -> str:
     )
 
 
-def _how(cell: Cell) -> str:
+def _how(cell: Cell, labels: Mapping[str, str]) -> str:
     if cell.weights_from is not None:
-        return f"  weights of {cell.weights_from}"
+        return f"  weights of `{labels[cell.weights_from]}`"
     return f"  {cell.samples_seen:,} samples seen" if cell.role == "model" else ""

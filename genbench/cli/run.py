@@ -6,8 +6,12 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genbench.cli.selection import add_selection, out_folder, plan_of
+
+if TYPE_CHECKING:
+    from genbench.core.record import Record
 
 _PIPE = 200  # columns where there is no terminal: nothing needs to be hidden in a log
 
@@ -48,10 +52,20 @@ def run(options: argparse.Namespace) -> int:
         summary = runner.run(plan.cells, folder, version=VERSION, observer=watching, fail_fast=options.fail_fast)
     out = Console(highlight=False)
     print_leaderboards(leaderboard(folder.records()), out if out.is_terminal else Console(highlight=False, width=_PIPE))
+    for line in dict.fromkeys(_mend(record) for record in summary.failed):
+        console.print(line, markup=False, soft_wrap=True)
     sys.stdout.write(f"{path}\n")
     if not any(record.scores for record in summary.records):
         return 3 if summary.failed else 6
     return 3 if summary.failed else 0
+
+
+def _mend(record: Record) -> str:
+    """What failed and what to do about it."""
+    if record.error is None:
+        return ""
+    hint = "" if record.error.hint is None else f"\n  hint: {record.error.hint}"
+    return f"failed in {record.error.phase}: {record.error.message}{hint}"
 
 
 def _remove_run(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -45,8 +47,13 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def out_folder(given: Path | None, plan: Plan) -> Path:
-    """The run folder: the given one, or one named for suite and tier below `runs`."""
-    return given if given is not None else Path("runs") / f"{plan.suite.name}-{plan.tier}"
+    """The run folder: the given one, or one below `runs` named for suite, tier and a changed dataset."""
+    if given is not None:
+        return given
+    parts = [plan.suite.name] if plan.suite.name.endswith(plan.tier) else [plan.suite.name, plan.tier]
+    if plan.protocol.dataset != plan.suite.tiers[plan.tier].dataset:
+        parts.append(re.sub(r"[^A-Za-z0-9.]+", "-", plan.protocol.dataset.label).strip("-"))
+    return Path("runs") / "-".join(parts)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -61,11 +68,16 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _device(asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """The device asked for; `auto` looks for a driver and a CUDA build of torch without importing it."""
-    if asked != "auto":
+    if asked == "cpu":
         return asked
     driver = Path("/proc/driver/nvidia/gpus")
     present = driver.is_dir() and any(driver.iterdir()) and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    return "cuda" if present and "+cpu" not in _torch_version() else "cpu"
+    usable = present and "+cpu" not in _torch_version()
+    if asked == "cuda" and sys.platform == "linux" and not usable:
+        raise SettingError(
+            "`--device cuda`: no NVIDIA driver, or torch was built without CUDA", hint="`genbench doctor` shows both"
+        )
+    return "cuda" if usable or asked == "cuda" else "cpu"
 
 
 def _torch_version() -> str:

@@ -54,7 +54,7 @@ def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner:
         if key not in known:
             raise SettingError(f"`{owner}` has no setting `{key}`", hint=nearest(key, known))
         if not _fits(value, known[key]):
-            raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {known[key]}")
+            raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {_spelt(known[key])}")
 
 
 def source_digest(extra: Iterable[Path] = ()) -> str:
@@ -107,6 +107,12 @@ def _fits(value: Scalar, annotation: str) -> bool:
     if isinstance(value, int):
         return bool(kinds & {"int", "float"})
     return type(value).__name__ in kinds
+
+
+def _spelt(annotation: str) -> str:
+    if annotation.startswith("Literal["):
+        return "one of " + ", ".join(f"`{choice}`" for choice in _literals(annotation))
+    return annotation.replace(" | None", "")
 
 
 def _literals(annotation: str) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
@@ -160,8 +161,9 @@ class Cell(Spec):
     @property
     def label(self) -> str:
         """The row's name in tables: the subject with its sampler settings."""
-        merged = self.subject.model_copy(update={"config": {**self.subject.config, **self.sampling}})
-        return merged.label
+        name = PurePath(self.subject.name).name if self.subject.name.endswith(".py") else self.subject.name
+        config = {**self.subject.config, **self.sampling}
+        return self.subject.model_copy(update={"name": name, "config": config}).label
 
     @property
     def key(self) -> str:

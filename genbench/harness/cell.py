@@ -98,7 +98,7 @@ class _Story:
         timing = made.timing.model_copy(
             update={"phases": self._seconds, "peak_memory_gib": clock.peak_memory_gib(self._device)}
         )
-        parameters = None if made.model is None else sum(p.numel() for p in made.model.parameters())
+        parameters = None if made.model is None else sum(p.numel() for p in made.model.parameters()) or None
         return self._record(
             status="ok",
             scores=scores,

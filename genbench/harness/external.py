@@ -115,6 +115,17 @@ _KINDS: dict[tuple[bool, bool], type[FunctionModel]] = {
 
 
 def _load(ref: Ref) -> ModuleType:
+    try:
+        return _imported(ref)
+    except ModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{ref.name}: cannot be loaded: {type(error).__name__}: {error}", hint="the file must import without errors"
+        ) from error
+
+
+def _imported(ref: Ref) -> ModuleType:
     if not ref.name.endswith(".py"):
         return importlib.import_module(ref.name)
     path = Path(ref.name)
@@ -155,7 +166,7 @@ def _functions_in(module: ModuleType, ref: Ref) -> set[str]:
     if "sample" not in functions:
         raise ModelError(
             f"{ref.label}: no function `sample(n, seed, device)` and no subclass of GenerativeModel",
-            hint="a model file needs one of them; `genbench info external` shows an example",
+            hint="a model file needs one of them; the README has an example of each",
         )
     return functions
 

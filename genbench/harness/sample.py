@@ -67,7 +67,10 @@ def check_samples(samples: Tensor, num_samples: int, spec: DataSpec) -> None:
     """
     expected = (num_samples, *spec.shape)
     if tuple(samples.shape) != expected:
-        raise SampleError(f"`sample` drew shape {tuple(samples.shape)}, expected {expected}")
+        raise SampleError(
+            f"`sample` drew shape {tuple(samples.shape)}, expected {expected}",
+            hint=f"the data of this suite and tier have shape {spec.shape}; `genbench plan` shows them",
+        )
     if samples.is_floating_point() and not bool(torch.isfinite(samples).all()):
         raise SampleError("`sample` drew values that are not finite (NaN or infinity)")
     if spec.levels is None:

@@ -95,7 +95,7 @@ RATES: dict[str, Callable[[Record], Rate | None]] = {
 }
 VALUES: dict[str, Callable[[Record], float | None]] = {
     "num_parameters": lambda record: None if record.num_parameters is None else record.num_parameters / 1e6,
-    "samples_seen": lambda record: record.cell.samples_seen or None,
+    "samples_seen": lambda record: record.cell.samples_seen if _trained(record) else None,
     "network_evaluations": lambda record: record.timing.network_evaluations,
     "train_seconds": lambda record: record.timing.train_seconds,
     "peak_memory_gib": lambda record: record.timing.peak_memory_gib,
@@ -162,3 +162,8 @@ def _subject(label: str, records: Sequence[Record]) -> Subject:
         failed=tuple(record for record in ordered if record.status == "failed"),
         replaced=tuple(sorted(seed for seed, number in counts.items() if number > 1)),
     )
+
+
+def _trained(record: Record) -> bool:
+    """Whether weights were trained for a row, in its own cell or in the one that it borrows from."""
+    return record.timing.train_seconds is not None or record.cell.weights_from is not None

@@ -229,7 +229,7 @@ def _measured(table: _Numbers, index: int, column: Column, value: Estimate, note
         mark=_mark(kind, column.better),
         spread="" if spread is None else f"± {beside(spread, shown)}",
         interval="" if ci95 is None else f"[{like(ci95[0], shown)}, {like(ci95[1], shown)}]",
-        bold=place is not None and place.best,
+        bold=place is not None and place.best and kind != "estimate",  # it may err in its own favour
         tier=None if place is None else place.tier,
         notes=tuple(notes.add(text) for text in _value_notes(table, row, column, value)),
         number=value.value,

@@ -56,7 +56,11 @@ def test_the_public_names_load_and_unknown_ones_do_not():
         (["info", "ddmp"], "nothing is called `ddmp`", "`ddpm`"),
         (["leaderboard", "no/such/run"], "no run here", "genbench list runs"),
         (["grid", "no/such/run"], "no run here", ""),
-        (["evaluate", "no/such/folder", "--reference", "digits"], "no such folder", ""),
+        (
+            ["evaluate", "no/such/folder", "--reference", "digits"],
+            "is no folder, no .npz file and no dataset",
+            "shapes",
+        ),
         (["evaluate", "digits", "--reference", "digits", "--metrics", "fird"], "unknown metric `fird`", ""),
         (["stats", "digits", "--features", "shapes_nt", "-o", "x.npz"], "unknown feature extractor", "`shapes_net`"),
         (["stats", "digits", "-o", "x.txt"], "statistics are .npz files", ""),
