@@ -10,6 +10,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_images_smoke(benchmark, tmp_path):
+    if benchmark.disabled:
+        pytest.skip("timed by `make benchmarks`; `.ci/run` runs the suite itself")
     run = benchmark.pedantic(
         main, args=(["run", "--suite", "images_smoke", "--out", str(tmp_path / "run"), "--fresh"],), rounds=1
     )
