@@ -178,7 +178,9 @@ def test_a_run_killed_at_any_instant_goes_on_to_the_same_numbers(finished, tmp_p
 
 def test_interrupting_a_run_says_so_and_keeps_what_is_finished(finished, tmp_path):
     command = [sys.executable, "-m", "genbench", "run", "--suite", str(finished[0]), "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell starts background jobs with SIGINT ignored, and the tests may be one.
+    with subprocess.Popen(command, **pipes, preexec_fn=_listen_to_interrupts) as process:
         while not (tmp_path / "run" / "events.jsonl").is_file():
             time.sleep(0.05)
         time.sleep(1.0)
@@ -188,3 +190,7 @@ def test_interrupting_a_run_says_so_and_keeps_what_is_finished(finished, tmp_pat
     assert "interrupted" in said
     assert "Traceback" not in said
     assert all(record.status == "ok" for record in RunFolder.open(tmp_path / "run").records())
+
+
+def _listen_to_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
