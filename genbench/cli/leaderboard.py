@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from genbench.core.record import Record
 
 
-_PIPE = 200  # columns where there is no terminal
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `leaderboard`."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="run folder")
@@ -35,14 +32,10 @@ def run(options: argparse.Namespace) -> int:
     if not records:
         raise StoreError(f"no finished cells in {', '.join(map(str, options.runs))}", hint="`genbench run` makes them")
     if options.format == "rich" and options.output is None:
-        from rich.console import Console
-
         from genbench.report.leaderboard import leaderboard
-        from genbench.report.terminal import print_leaderboards
+        from genbench.report.terminal import print_leaderboards, results_console
 
-        console = Console(highlight=False)
-        wide = console if console.is_terminal else Console(highlight=False, width=_PIPE)
-        print_leaderboards(leaderboard(records, sort=options.sort), wide)
+        print_leaderboards(leaderboard(records, sort=options.sort), results_console())
         return 0
     text = rendered(records, options.format, sort=options.sort)
     if options.output is None:

@@ -13,8 +13,6 @@ from genbench.cli.selection import add_selection, out_folder, plan_of
 if TYPE_CHECKING:
     from genbench.core.record import Record
 
-_PIPE = 200  # columns where there is no terminal: nothing needs to be hidden in a log
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `run`."""
@@ -39,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from genbench.cli.progress import observer
     from genbench.core.version import VERSION
     from genbench.report.leaderboard import leaderboard
-    from genbench.report.terminal import print_leaderboards
+    from genbench.report.terminal import print_leaderboards, results_console
     from genbench.store import RunFolder
 
     plan = plan_of(options)
@@ -50,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:
         summary = runner.run(plan.cells, folder, version=VERSION, observer=watching, fail_fast=options.fail_fast)
-    out = Console(highlight=False)
-    print_leaderboards(leaderboard(folder.records()), out if out.is_terminal else Console(highlight=False, width=_PIPE))
+    print_leaderboards(leaderboard(folder.records()), results_console())
     for line in dict.fromkeys(_mend(record) for record in summary.failed):
         console.print(line, markup=False, soft_wrap=True)
     sys.stdout.write(f"{path}\n")

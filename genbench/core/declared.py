@@ -6,6 +6,7 @@ Plans must be made without torch, so the settings of a model are read off its sy
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,11 +60,24 @@ def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner:
 
 def source_digest(extra: Iterable[Path] = ()) -> str:
     """Digest of all source files that can change a number, with a subject's own files."""
-    files = [path for folder in _SHARED_SOURCES for path in sorted((PACKAGE_ROOT / folder).rglob("*.py"))]
-    content = hashlib.sha256()
-    for path in [*files, *extra]:
-        content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    content = _shared_content().copy()
+    for path in extra:
+        content.update(_framed(path))
     return content.hexdigest()[:16]
+
+
+@functools.cache
+def _shared_content() -> hashlib._Hash:
+    """The hash of the shared sources so far: they are read once, however many cells a plan has."""
+    content = hashlib.sha256()
+    for folder in _SHARED_SOURCES:
+        for path in sorted((PACKAGE_ROOT / folder).rglob("*.py")):
+            content.update(_framed(path))
+    return content
+
+
+def _framed(path: Path) -> bytes:
+    return path.name.encode() + b"\0" + path.read_bytes() + b"\0"
 
 
 def _registered(node: ast.ClassDef) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
-from genbench.core.spec import Cell, Scalar
+from genbench.core.spec import Cell, Scalar, Suite
 
 RECORD_SCHEMA = "genbench.record/1"
 
@@ -139,7 +139,5 @@ class Record(State):
 
 def json_schemas() -> dict[str, dict[str, object]]:
     """JSON Schema of every type that is written to or read from a file."""
-    from genbench.core.spec import Suite
-
     kinds: tuple[type[BaseModel], ...] = (Suite, Cell, Record, Score, Timing, Environment)
     return {kind.__name__: kind.model_json_schema() for kind in kinds}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,8 +65,6 @@ def run_cell(
     try:
         return story.tell()
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
         return story.failed(error)
 
@@ -254,7 +254,5 @@ def _paradigm(cell: Cell) -> str:
 
 def _source(model: GenerativeModel) -> str:
     """First paragraphs of the module that defines the model, up to its legend."""
-    import sys
-
     doc = sys.modules[type(model).__module__].__doc__ or ""
     return "\n\n".join(doc.strip().split("\n\n")[:2])

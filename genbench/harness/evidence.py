@@ -12,6 +12,7 @@ from genbench.core.metric import Evidence, FactorEvidence, FeatureEvidence, Like
 from genbench.core.model import GenerativeModel, Likelihood
 from genbench.core.spec import Cell
 from genbench.harness.reference import reference_statistics
+from genbench.harness.sample import device_of
 from genbench.prob.pixels import to_rgb
 
 _LIKELIHOOD_BATCH = 128
@@ -67,7 +68,7 @@ def _likelihood(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> 
     if model is None or not isinstance(scorer, Likelihood):
         raise TypeError("a likelihood was asked of a model without one")
     test = subset(dataset, "test", cell.protocol.num_likelihood).x
-    device = next(model.parameters()).device if any(True for _ in model.parameters()) else torch.device("cpu")
+    device = device_of(model)
     generator = torch.Generator(device).manual_seed(cell.seed)
     chunks = [scorer.log_likelihood(part.to(device), generator=generator) for part in test.split(_LIKELIHOOD_BATCH)]
     return LikelihoodEvidence(

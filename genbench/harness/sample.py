@@ -39,7 +39,7 @@ def draw(model: GenerativeModel, num_samples: int, *, seed: int, effort: TimingE
         SampleError: what was drawn is not what the contract says.
     """
     model.eval()
-    device = _device(model)
+    device = device_of(model)
     sizes = _batches(num_samples)
     chunks, speeds = [], []
     for index, size in enumerate(sizes):
@@ -135,7 +135,8 @@ def _network_evaluations(model: GenerativeModel, device: torch.device, seed: int
     return calls
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model lives, by its first parameter or buffer; the CPU when it has neither."""
     for tensor in [*model.parameters(), *model.buffers()]:
         return tensor.device
     return torch.device("cpu")

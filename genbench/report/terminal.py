@@ -26,6 +26,7 @@ _GIVEN_UP_FIRST = (
 _BEST = "*"  # bold alone is lost in a pipe
 _LABEL_WIDTH = 36
 _UNBOUNDED = 10_000
+_PIPE_WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class _Layout:
     intervals: bool
     paradigm: bool
     hidden: tuple[str, ...]
+
+
+def results_console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough to hide nothing where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def print_leaderboards(boards: Sequence[Leaderboard], console: Console) -> None:
