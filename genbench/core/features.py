@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -37,6 +38,8 @@ class FeatureExtractor(nn.Module, ABC):
 
     source: ClassVar[str] = ""
     """Where the weights come from and under which licence."""
+    layers: ClassVar[tuple[str, ...]] = ("features",)
+    """Names that `outputs` accepts: `features`, and where the network has them `spatial` and `logits`."""
 
     @property
     @abstractmethod
@@ -50,6 +53,30 @@ class FeatureExtractor(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Features of (N, 3, H, W) uint8 images with values 0 .. 255: (N, F) float32."""
+
+    def outputs(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """Several layers from one pass over (N, 3, H, W) uint8 images: (N, F of that layer) float32 each.
+
+        Extractors with more than one layer override this; `forward` is its layer `features`.
+        """
+        assert layers == ("features",)
+        return {"features": self(images)}
+
+
+class TextEncoder(ABC):
+    """An extractor that embeds captions into the space of its image features."""
+
+    @abstractmethod
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Embeddings of captions, not normalised: (N, F) float32."""
+
+
+class PerceptualDistance(ABC):
+    """An extractor that says how different two pictures look."""
+
+    @abstractmethod
+    def distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distance of each pair of (N, 3, H, W) uint8 images with values 0 .. 255: (N,) float32."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,23 +23,59 @@ if TYPE_CHECKING:
 class Need(StrEnum):
     """A kind of evidence."""
 
+    MOMENTS = "moments"
+    """Moments of features on both sides: features or a statistics file of the samples, and of the reference."""
     FEATURES = "features"
+    """Features of every sample and of reference examples."""
+    HELD_OUT = "held_out"
+    """Beside `FEATURES`, those of real examples that no model has been trained on."""
+    SPATIAL = "spatial"
+    """As `MOMENTS`, of the extractor's spatial layer."""
+    LOGITS = "logits"
+    """Class logits of the samples."""
     LIKELIHOOD = "likelihood"
     FACTORS = "factors"
+    PAIRS = "pairs"
+    """Perceptual distances between samples."""
+    RECONSTRUCTIONS = "reconstructions"
+    CAPTIONS = "captions"
+    """Embeddings of samples and of the captions that they were asked to show."""
+    LABELS = "labels"
+    """Classes that the samples were asked to show, and the classes seen in them."""
+    LATENTS = "latents"
+    """Codes of real examples with known factors."""
+    CODES = "codes"
+    """Discrete codes of real examples."""
+    VECTORS = "vectors"
+    """Low-dimensional samples and reference points themselves."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureEvidence:
-    """Features of samples and of the reference, from one extractor."""
+    """Features of samples and of the reference, from one layer of one extractor."""
 
-    samples: Tensor
-    """(N, F) float32."""
-    reference: Tensor
-    """(M, F) float32, of real training examples."""
-    statistics: Statistics
-    """Moments of the reference over many more examples than M."""
+    samples: Tensor | None
+    """(N, F) float, None where only their moments are known."""
+    reference: Tensor | None
+    """(M, F) float, of real training examples; None where only their moments are known."""
+    statistics: Statistics | None
+    """Moments of the reference, often over many more examples than M; None: those of `reference`."""
+    sample_statistics: Statistics | None = None
+    """Moments of the samples, where they were read from a file; None: those of `samples`."""
+    held_out: Tensor | None = None
+    """(H, F) float, of real examples outside the training set; None where there are none."""
     extractor: str
     """Registered name; names the score: `fid` for Inception-v3, else `fd_<extractor>`."""
+    protocol: dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogitEvidence:
+    """Class logits of the samples, from one classifier."""
+
+    samples: Tensor
+    """(N, C) float."""
+    extractor: str
     protocol: dict[str, Scalar]
 
 
@@ -53,6 +89,8 @@ class LikelihoodEvidence:
     num_dims: int
     levels: int | None
     """None for float data: the log-likelihood is then a density's."""
+    true_nats: Tensor | None = None
+    """(N,) float64, the exact log-density of the same examples under the law of the data, where it is known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +100,91 @@ class FactorEvidence:
     samples: FactorPredictions
     training: Tensor
     """(M, K) int64: every combination of factor values that `train` can hold, without repeats."""
+    asked: Tensor | None = None
+    """(N, K) int64: the factors that each sample was asked to show, None where nothing was asked."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairEvidence:
+    """Perceptual distances of disjoint random pairs of samples."""
+
+    distances: Tensor
+    """(P,) float."""
+    classes: Tensor | None = None
+    """(P,) int64: the class of both members where all pairs are of one class each, else None."""
+    extractor: str
+    protocol: dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructionEvidence:
+    """Held-out images beside what a model makes of them after encoding."""
+
+    originals: Tensor
+    """(N, C, H, W) uint8, 0 .. 255."""
+    reconstructions: Tensor
+    """(N, C, H, W) uint8, 0 .. 255."""
+    distances: Tensor | None = None
+    """(N,) float, LPIPS of each pair; None where no perceptual network is at hand."""
+    protocol: dict[str, Scalar] = dataclasses.field(default_factory=dict)
+    """Of the perceptual network."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptionEvidence:
+    """Embeddings of samples and of their captions from one dual encoder; row i belongs to sample i."""
+
+    images: Tensor
+    """(N, E) float."""
+    texts: Tensor
+    """(N, E) float."""
+    references: Tensor | None = None
+    """(N, R, E) float, embeddings of R reference captions of each image; None where there are none."""
+    extractor: str
+    protocol: dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelEvidence:
+    """Classes asked for and classes seen."""
+
+    asked: Tensor
+    """(N,) int64."""
+    logits: Tensor
+    """(N, C) float, of a classifier whose classes are those of `asked`."""
+    extractor: str
+    protocol: dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentEvidence:
+    """Codes of real examples whose factors are known."""
+
+    codes: Tensor
+    """(N, D) float."""
+    factors: Tensor
+    """(N, K) int64."""
+    names: tuple[str, ...] = ()
+    """Of the K factors."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeEvidence:
+    """Discrete codes of real examples."""
+
+    codes: Tensor
+    """(N, ...) int64, values 0 .. num_codes-1."""
+    num_codes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VectorEvidence:
+    """Low-dimensional samples and reference points."""
+
+    samples: Tensor
+    """(N, D) float."""
+    reference: Tensor
+    """(M, D) float, held-out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +192,17 @@ class Evidence:
     """Everything gathered for one cell; None where no metric needed it."""
 
     features: FeatureEvidence | None = None
+    spatial: FeatureEvidence | None = None
+    logits: LogitEvidence | None = None
     likelihood: LikelihoodEvidence | None = None
     factors: FactorEvidence | None = None
+    pairs: PairEvidence | None = None
+    reconstructions: ReconstructionEvidence | None = None
+    captions: CaptionEvidence | None = None
+    labels: LabelEvidence | None = None
+    latents: LatentEvidence | None = None
+    codes: CodeEvidence | None = None
+    vectors: VectorEvidence | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,3 +243,30 @@ def build_metric(ref: Ref) -> Metric:
     """
     base = cast("Callable[[], DataclassInstance]", METRICS.get(ref.name))()
     return cast("Metric", with_settings(base, ref.config, owner=ref.name))
+
+
+def feature_pair(
+    evidence: FeatureEvidence | None, *, owner: str, samples: int = 2, reference: int = 2
+) -> tuple[Tensor, Tensor]:
+    """Features of samples (N, F) and of the reference (M, F), finite and as many as a metric needs.
+
+    Args:
+        evidence: of a cell.
+        owner: what needs them, for the message: "a kernel distance".
+        samples: least N.
+        reference: least M.
+
+    Raises:
+        ValueError: there are fewer, or some are not finite.
+    """
+    drawn = None if evidence is None else evidence.samples
+    real = None if evidence is None else evidence.reference
+    counts = (0 if drawn is None else len(drawn), 0 if real is None else len(real))
+    if drawn is None or real is None or counts[0] < samples or counts[1] < reference:
+        raise ValueError(
+            f"{owner} needs features of at least {samples} samples and {reference} reference examples, "
+            f"found {counts[0]} and {counts[1]}"
+        )
+    if not (drawn.isfinite().all() and real.isfinite().all()):
+        raise ValueError(f"{owner} needs finite features, found NaN or infinity")
+    return drawn, real

@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+import numpy as np
 
 #: Two-sided 95 % quantile of the normal law.
 Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its uncertainty."""
+
+    value: float
+    stderr: float | None = None
+    """Standard error; None where there is no spread to give."""
+    ci95: tuple[float, float] | None = None
+    """95 % interval; None where there is no spread to give."""
+    how: str = "none"
+    """How the uncertainty was made, for example `spread over samples`."""
+
+
+def mean_estimate(values: np.ndarray, *, how: str, low: float = -math.inf, high: float = math.inf) -> Estimate:
+    """Mean of independent values (N,), with its standard error and 95 % interval cut to what is possible."""
+    kept = np.asarray(values, dtype=np.float64)
+    value = float(kept.mean())
+    if len(kept) < 2:
+        return Estimate(value)
+    stderr = float(kept.std(ddof=1)) / math.sqrt(len(kept))
+    return Estimate(value, stderr, normal_interval(value, stderr, low=low, high=high), how)
 
 
 def normal_interval(
