@@ -9,6 +9,9 @@ from typing import Literal
 from genbench.core.record import Better, Kind
 from genbench.core.spec import Scalar
 
+INTERVAL = "[a, b]"
+"""Sign of an interval in the legend, for formats that show them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:

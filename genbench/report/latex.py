@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from genbench.report._table import CellValue, Column, Leaderboard, Row, letter, letters
+from genbench.report._table import INTERVAL, CellValue, Column, Leaderboard, Row, letter, letters
 
 _PLAIN = {
     "\\": r"\textbackslash{}",
@@ -108,7 +108,7 @@ def _raised(notes: tuple[int, ...]) -> str:
 
 
 def _caption(board: Leaderboard) -> str:
-    signs = {entry.sign: entry.meaning for entry in board.legend if entry.sign != "tier"}
+    signs = {entry.sign: entry.meaning for entry in board.legend if entry.sign not in {"tier", INTERVAL}}
     meanings = [f"{_sign(sign)}: {escape_latex(meaning)}" for sign, meaning in signs.items()]
     return ". ".join([*(escape_latex(text) for text in (board.title, *board.counts)), *meanings]) + "."
 

@@ -28,7 +28,7 @@ from genbench.report._rows import (
     timed_on,
     why_missing,
 )
-from genbench.report._table import CellValue, Column, Finding, Leaderboard, Legend, Row
+from genbench.report._table import INTERVAL, CellValue, Column, Finding, Leaderboard, Legend, Row
 
 __all__ = ["CellValue", "Column", "Finding", "Leaderboard", "Legend", "Row", "control_order", "leaderboard"]
 
@@ -42,6 +42,7 @@ _MEANINGS = {
     "≤": "a bound, or exact only for dequantised data: the true value is not above it",
     "≥": "a bound, or exact only for dequantised data: the true value is not below it",
     "≈": "an estimate that can err either way",
+    INTERVAL: "95 % interval over samples",
     "±": f"standard deviation over seeds, given from {SEEDS_FOR_SPREAD} seeds on",
     "best": "best model, ahead of the next by more than the noise (95 %)",
 }
@@ -266,6 +267,7 @@ def _mark(kind: Kind | None, better: Better | None) -> str:
 def _legend(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Legend, ...]:
     cells = [cell for row in rows for cell in row.cells]
     used = {column.arrow for column in columns} | {cell.mark for cell in cells}
+    used |= {INTERVAL for cell in cells if cell.interval and not cell.spread}
     used |= {"±" for cell in cells if cell.spread} | {"best" for cell in cells if cell.bold}
     tier = Legend("tier", "models of one tier cannot be told apart at 95 % in the column that sorts the table")
     tiers = (tier,) if any(row.tier is not None for row in rows) else ()

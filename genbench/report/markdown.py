@@ -54,7 +54,8 @@ def _row(row: Row, *, tiered: bool) -> str:
 
 
 def _cell(cell: CellValue) -> str:
-    return (f"**{cell.text}**" if cell.bold else cell.text) + _raised(cell.notes)
+    interval = f"<br><sub>{_escaped(cell.interval)}</sub>" if cell.interval and not cell.spread else ""
+    return (f"**{cell.text}**" if cell.bold else cell.text) + _raised(cell.notes) + interval
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -33,7 +33,8 @@ _PIPE_WIDTH = 200
 class _Layout:
     """What is left out to save room."""
 
-    intervals: bool
+    intervals: frozenset[str]
+    """Columns that show the interval of each value."""
     paradigm: bool
     hidden: tuple[str, ...]
 
@@ -66,14 +67,16 @@ def _layouts(board: Leaderboard) -> Iterator[_Layout]:
     costs = [name for name in _GIVEN_UP_FIRST if any(column.name == name for column in board.columns)]
     scores = [column.name for column in reversed(board.columns) if column.quality]
     removable = [name for name in (*costs, *scores) if name != board.sort]
-    yield _Layout(intervals=True, paradigm=True, hidden=())
-    yield _Layout(intervals=False, paradigm=True, hidden=())
+    every, sorted_by = frozenset(column.name for column in board.columns), frozenset({board.sort or ""})
+    yield _Layout(intervals=every, paradigm=True, hidden=())
+    yield _Layout(intervals=sorted_by, paradigm=True, hidden=())
     for number in range(len(removable) + 1):
-        yield _Layout(intervals=False, paradigm=False, hidden=tuple(removable[:number]))
+        yield _Layout(intervals=sorted_by, paradigm=False, hidden=tuple(removable[:number]))
+    yield _Layout(intervals=frozenset(), paradigm=False, hidden=tuple(removable))
 
 
 def _fits(board: Leaderboard, layout: _Layout, console: Console) -> bool:
-    if {*layout.hidden, board.sort} >= {column.name for column in board.columns}:
+    if not layout.intervals and {*layout.hidden, board.sort} >= {column.name for column in board.columns}:
         return True  # nothing more can be left out
     options = console.options.update(width=_UNBOUNDED)
     return Measurement.get(console, options, _table(board, layout)).maximum <= console.width
@@ -92,7 +95,8 @@ def _table(board: Leaderboard, layout: _Layout) -> Table:
         table.add_column(_header(board.columns[index]), justify="right", no_wrap=True, vertical="bottom")
     for row in board.rows:
         after = row.role == "model" and row is _last_model(board.rows) and row is not board.rows[-1]
-        cells = [_cell(row.cells[index], intervals=layout.intervals) for index in shown]
+        named = [(row.cells[index], board.columns[index].name in layout.intervals) for index in shown]
+        cells = [_cell(cell, interval=interval) for cell, interval in named]
         table.add_row(*_lead(row, layout, tiered=tiered), *cells, end_section=after)
     return table
 
@@ -116,12 +120,12 @@ def _header(column: Column) -> Text:
     return Text("\n".join([*column.label.split(), *([second] if second else [])]))
 
 
-def _cell(cell: CellValue, *, intervals: bool) -> Text:
+def _cell(cell: CellValue, *, interval: bool) -> Text:
     style = {"value": "bold" if cell.bold else "", "missing": "dim", "failed": "red"}[cell.status]
     best = f" {_BEST}" if cell.bold else ""
-    interval = f" {cell.interval}" if intervals and cell.interval and not cell.spread else ""
+    around = f" {cell.interval}" if interval and cell.interval and not cell.spread else ""
     notes = f" ({letters(cell.notes)})" if cell.notes else ""
-    return Text.assemble((cell.text + best, style), (interval, "dim"), (notes, "dim"))
+    return Text.assemble((cell.text + best, style), (around, "dim"), (notes, "dim"))
 
 
 def _below(board: Leaderboard, layout: _Layout) -> Iterator[Text]:
