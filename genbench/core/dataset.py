@@ -23,6 +23,8 @@ Split = Literal["train", "test", "novel"]
 """`novel` holds the combinations that `train` never shows; few datasets have it."""
 PAD = 0
 """Token that fills captions up to their common length."""
+FILE_KINDS = {".npz": "npz", ".zip": "zip", ".npy": "npy", ".pt": "pt", ".pth": "pt", ".tar": "tar"}
+"""Which data set reads which file, by its suffix."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,14 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of the content: equal data give equal digests, changed data another."""
+
+    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """What the examples at the given indices are called, for lists and messages; files have their relative path."""
+        return [f"{split}/{index}" for index in indices]
+
+    def skipped(self) -> tuple[str, ...]:
+        """Files that were left out because they cannot be read, each with its reason."""
+        return ()
 
     def combinations(self, split: Split) -> np.ndarray | None:
         """Every combination of factor values that a split can show, without repeats.

@@ -1,36 +1,54 @@
 """Folders of image files: what counts as an image, how it is decoded, and what is refused.
 
-PNG, JPEG and WebP files with 8 bits per channel are read, grey as one channel and everything else as RGB; palettes
-and black-and-white files are expanded, an alpha channel is dropped where it is opaque, and JPEG and WebP files are
-turned as their EXIF tag says. Refused, by an error that names the file: 16-bit, CMYK, animated and transparent images,
+PNG, JPEG, WebP, BMP and GIF files with 8 bits per channel are read, grey as one channel and everything else as RGB;
+palettes and black-and-white files are expanded, an alpha channel is dropped where it is opaque, and JPEG and WebP files
+are turned as their EXIF tag says. Refused, by an error that names the file: 16-bit, CMYK, animated and transparent images,
 images of more than `MAX_PIXELS`, and whatever does not decode to its end.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from genbench.core.errors import DataError
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF"}
 MAX_PIXELS = 1 << 26
 """Greatest number of pixels of a file, 8192 x 8192: larger ones are taken for decompression bombs."""
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 3, "PA": 3}
 """Pillow's modes that are read, and the number of channels that comes of them."""
 ORIENTATION = 0x0112
 """EXIF tag of how the camera was held: 1 upright, 5 .. 8 on its side."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image file inside an archive."""
+
+    name: str
+    """Archive and path within it, for messages."""
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Member
+"""Where an image file is: on disk, or in memory."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
 
 
-def frame_of(path: Path) -> Frame:
+def frame_of(path: Source) -> Frame:
     """Channels and size of an image file, from its header alone.
 
     Raises:
@@ -65,7 +83,7 @@ def frame_of(path: Path) -> Frame:
         return Frame(CHANNELS[image.mode], height, width)
 
 
-def read_image(path: Path, channels: int, resolution: int | None) -> np.ndarray:
+def read_image(path: Source, channels: int, resolution: int | None) -> np.ndarray:
     """Decode one image: (channels, H, W) uint8.
 
     Args:
@@ -84,27 +102,38 @@ def read_image(path: Path, channels: int, resolution: int | None) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(*values.shape[:2], channels).transpose(2, 0, 1))
 
 
-def read_images(paths: Sequence[Path], channels: int, resolution: int | None) -> np.ndarray:
+def read_images(paths: Iterable[Source], channels: int, resolution: int | None) -> np.ndarray:
     """Decode images of one size: (N, channels, H, W) uint8."""
     return np.stack([read_image(path, channels, resolution) for path in paths])
 
 
-def shared_frame(paths: Sequence[Path], resolution: int | None, *, owner: str) -> Frame:
+def shared_frame(paths: Iterable[Source], resolution: int | None, *, owner: str) -> Frame:
     """The frame that all images have once they are read at `resolution`.
 
     Raises:
         DataError: they differ and no resolution is given.
     """
-    frames = [frame_of(path) for path in paths]
+    frames = [(path, frame_of(path)) for path in paths]
     if resolution is not None:
-        return Frame(max(frame.channels for frame in frames), resolution, resolution)
-    for path, frame in zip(paths, frames, strict=True):
-        if frame != frames[0]:
+        return Frame(max(frame.channels for _, frame in frames), resolution, resolution)
+    first_path, first = frames[0]
+    for path, frame in frames:
+        if frame != first:
             raise DataError(
-                f"{path}: {_spelt(frame)}, but {paths[0].name} is {_spelt(frames[0])}; all must be alike",
+                f"{path}: {_spelt(frame)}, but {PurePath(str(first_path)).name} is {_spelt(first)}; all must be alike",
                 hint=f"give a resolution to cut and resize them: `{owner}[resolution=32]`",
             )
-    return frames[0]
+    return first
+
+
+def why_unreadable(path: Source) -> str | None:
+    """Why an image cannot be read to its end, None when it can."""
+    try:
+        with _opened(path) as image:
+            _opaque(path, image).convert("RGB")
+    except DataError as error:
+        return error.message
+    return None
 
 
 def _spelt(frame: Frame) -> str:
@@ -112,22 +141,23 @@ def _spelt(frame: Frame) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile]:
+def _opened(path: Source) -> Iterator[ImageFile]:
     """The opened image, its header checked; whatever Pillow raises becomes a `DataError` that names the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
-            with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            file = path if isinstance(path, Path) else io.BytesIO(path.content)
+            with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
                 _check(path, image)
                 yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        hint = "replace or delete the file; it is not skipped, because that would change the data silently"
+        hint = "replace or delete the file, or leave it out knowingly with `skip_bad` (`--skip-bad`)"
         raise DataError(f"{path}: not a readable image: {error}", hint=hint) from error
 
 
-def _check(path: Path, image: ImageFile) -> None:
+def _check(path: Source, image: ImageFile) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{path}: {image.width} x {image.height} pixels, expected at most {MAX_PIXELS}")
     if image.mode not in CHANNELS:
@@ -136,7 +166,7 @@ def _check(path: Path, image: ImageFile) -> None:
         )
     if any(";16" in str(tile.args) for tile in image.tile):  # Pillow would drop the lower byte silently
         raise DataError(f"{path}: 16 bits per channel, expected 8", hint="convert it to 8-bit RGB, and say how")
-    if isinstance(image, PngImageFile | WebPImageFile) and image.n_frames > 1:
+    if isinstance(image, PngImageFile | WebPImageFile | GifImageFile) and image.n_frames > 1:
         raise DataError(f"{path}: an animation, expected a single picture")
 
 
@@ -145,7 +175,7 @@ def _is_photograph(image: Image.Image) -> bool:
     return image.format != "PNG"
 
 
-def _opaque(path: Path, image: Image.Image) -> Image.Image:
+def _opaque(path: Source, image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
     full = image.convert("RGBA")

@@ -24,7 +24,7 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._images import FORMATS, Frame, image_files, read_images, shared_frame
+from genbench.data._images import FORMATS, Frame, image_files, read_images, shared_frame, why_unreadable
 
 TEST_SHARE = 0.1
 
@@ -36,6 +36,8 @@ class _Listing:
     files: dict[Split, tuple[Path, ...]]
     labels: dict[Split, np.ndarray]
     classes: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Files left out, each with its reason."""
 
 
 @register_dataset("folder")
@@ -50,6 +52,8 @@ class Folder(Dataset):
     """The folder; `~` is the home folder."""
     resolution: int | None = None
     """Side in pixels to cut and resize to; None keeps the images as they are."""
+    skip_bad: bool = False
+    """Leave out files that cannot be read, instead of refusing the folder; each is then decoded once more."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 1:
@@ -58,18 +62,20 @@ class Folder(Dataset):
     @property
     def spec(self) -> DataSpec:
         """Shape and classes as found in the folder, with 256 levels."""
-        frame = _frame(self._root(), self.resolution)
-        classes = _listing(self._root()).classes
+        frame = _frame(self._root(), self.resolution, self.skip_bad)
+        classes = _listing(self._root(), self.skip_bad).classes
         return DataSpec(shape=(frame.channels, frame.height, frame.width), num_classes=len(classes))
 
     def size(self, split: Split) -> int:
         """Number of files of a split."""
-        return len(_listing(self._root()).files[checked_split(split, self.splits, owner=f"folder:{self.path}")])
+        return len(
+            _listing(self._root(), self.skip_bad).files[checked_split(split, self.splits, owner=f"folder:{self.path}")]
+        )
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Decoded images, with the sub-folder as label where sub-folders are classes."""
         rows = checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
-        frame, listing = _frame(self._root(), self.resolution), _listing(self._root())
+        frame, listing = _frame(self._root(), self.resolution, self.skip_bad), _listing(self._root(), self.skip_bad)
         if not rows.size:
             images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
         else:
@@ -78,9 +84,18 @@ class Folder(Dataset):
         labels = torch.from_numpy(listing.labels[split][rows]) if listing.classes else None
         return Batch(x=torch.from_numpy(images), y=labels)
 
+    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Relative paths of the files."""
+        files = _listing(self._root(), self.skip_bad).files[split]
+        return [files[index].relative_to(self._root()).as_posix() for index in indices]
+
+    def skipped(self) -> tuple[str, ...]:
+        """Files left out because they cannot be read."""
+        return _listing(self._root(), self.skip_bad).skipped
+
     def fingerprint(self) -> str:
         """Digest of the resolution and of every file's relative path and bytes."""
-        return _fingerprint(self._root(), self.resolution)
+        return _fingerprint(self._root(), self.resolution, self.skip_bad)
 
     def _root(self) -> Path:
         root = Path(self.path).expanduser().absolute()
@@ -90,7 +105,7 @@ class Folder(Dataset):
 
 
 @functools.lru_cache(maxsize=8)
-def _listing(root: Path) -> _Listing:
+def _listing(root: Path, skip_bad: bool) -> _Listing:
     if (root / "train").is_dir() and (root / "test").is_dir():
         bases: dict[Split, Path] = {"train": root / "train", "test": root / "test"}
         files: dict[Split, tuple[Path, ...]] = {split: image_files(base) for split, base in bases.items()}
@@ -102,10 +117,15 @@ def _listing(root: Path) -> _Listing:
             "train": tuple(path for path in every if path not in held_out),
             "test": tuple(path for path in every if path in held_out),
         }
+    skipped: dict[Path, str] = {}
+    if skip_bad:
+        reasons = {path: why_unreadable(path) for paths in files.values() for path in paths}
+        skipped = {path: reason for path, reason in reasons.items() if reason is not None}
+        files = {split: tuple(path for path in paths if path not in skipped) for split, paths in files.items()}
     if not any(files.values()):
         raise DataError(f"{root}: no images", hint=f"expected files named {', '.join('*' + name for name in FORMATS)}")
     parts = {split: [path.relative_to(bases[split]).parts for path in files[split]] for split in files}
-    return _Listing(files, *_classes(parts))
+    return _Listing(files, *_classes(parts), tuple(skipped.values()))
 
 
 def _classes(parts: dict[Split, list[tuple[str, ...]]]) -> tuple[dict[Split, np.ndarray], tuple[str, ...]]:
@@ -126,15 +146,15 @@ def _share(relative: Path) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _frame(root: Path, resolution: int | None) -> Frame:
-    files = _listing(root).files
+def _frame(root: Path, resolution: int | None, skip_bad: bool) -> Frame:
+    files = _listing(root, skip_bad).files
     return shared_frame([*files["train"], *files["test"]], resolution, owner=f"folder:{root}")
 
 
 @functools.lru_cache(maxsize=8)
-def _fingerprint(root: Path, resolution: int | None) -> str:
+def _fingerprint(root: Path, resolution: int | None, skip_bad: bool) -> str:
     digest = hashlib.sha256(str(resolution).encode())
-    for split, files in _listing(root).files.items():
+    for split, files in _listing(root, skip_bad).files.items():
         for path in files:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{split} {path.relative_to(root).as_posix()} {content}\n".encode())

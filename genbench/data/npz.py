@@ -22,6 +22,7 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
+from genbench.data._arrays import as_images
 from genbench.data._counter import key_of, uniforms
 
 TEST_SHARE = 0.1
@@ -37,6 +38,8 @@ class _Content:
     """(N, C, H, W) uint8 per split."""
     labels: dict[Split, np.ndarray] | None
     """(N,) int64 per split."""
+    places: dict[Split, np.ndarray] | None = None
+    """(N,) place of each image in a single array that was divided, None where the file has both splits."""
 
 
 @register_dataset("npz")
@@ -74,6 +77,11 @@ class Npz(Dataset):
         labels = None if content.labels is None else torch.from_numpy(content.labels[split][rows])
         return Batch(x=torch.from_numpy(content.images[split][rows]), y=labels)
 
+    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Places in the file, padded so that their order as text is the file's."""
+        places = self._content().places
+        return [f"{index if places is None else places[split][index]:08d}" for index in indices]
+
     def fingerprint(self) -> str:
         """Digest of the levels and of every image and label."""
         content = self._content()
@@ -110,11 +118,16 @@ def _content_of(archive: Mapping[str, np.ndarray], path: Path, levels: int) -> _
     named = {split: _first(archive, names) for split, names in SPLIT_NAMES.items()}
     single = _first(archive, SINGLE_NAMES)
     if named["train"] is not None and named["test"] is not None:
-        images = {split: _images(archive[str(name)], f"{path}: `{name}`", levels) for split, name in named.items()}
+        images = {split: as_images(archive[str(name)], f"{path}: `{name}`", levels) for split, name in named.items()}
         return _Content(images, _matched(images, {s: _labels(archive, path, n) for s, n in SPLIT_LABELS.items()}, path))
     if single is not None:
         return _divided(
-            _images(archive[single], f"{path}: `{single}`", levels), _labels(archive, path, SINGLE_LABELS), path
+            as_images(archive[single], f"{path}: `{single}`", levels), _labels(archive, path, SINGLE_LABELS), path
+        )
+    if {"mu", "sigma"} <= set(archive):
+        raise DataError(
+            f"{path}: holds moments of features and no images",
+            hint="it is a statistics file, which can stand on either side of `genbench evaluate`",
         )
     raise DataError(
         f"{path}: holds {', '.join(sorted(archive)) or 'nothing'}, expected `train` and `test`, or `images`",
@@ -129,7 +142,8 @@ def _divided(images: np.ndarray, labels: np.ndarray | None, path: Path) -> _Cont
     held_out = uniforms(key_of("npz", "split"), np.arange(len(images)), 1)[:, 0] < TEST_SHARE
     masks: dict[Split, np.ndarray] = {"train": ~held_out, "test": held_out}
     divided = None if labels is None else {split: labels[mask] for split, mask in masks.items()}
-    return _Content({split: images[mask] for split, mask in masks.items()}, divided)
+    places = {split: np.flatnonzero(mask) for split, mask in masks.items()}
+    return _Content({split: images[mask] for split, mask in masks.items()}, divided, places)
 
 
 def _first(archive: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str | None:
@@ -165,23 +179,6 @@ def _labels(archive: Mapping[str, np.ndarray], path: Path, names: tuple[str, ...
             f"{path}: `{name}` is {labels.dtype} of shape {labels.shape}, expected whole numbers >= 0 of shape (N,)"
         )
     return labels.astype(np.int64)
-
-
-def _images(array: np.ndarray, where: str, levels: int) -> np.ndarray:
-    """Images as (N, C, H, W) uint8, channels found by their number."""
-    if array.dtype.kind not in "iu":
-        hint = "store whole numbers, e.g. `np.round(x * 255).astype(np.uint8)`"
-        raise DataError(f"{where} is {array.dtype}, expected whole numbers 0 .. {levels - 1}", hint=hint)
-    if array.size and (array.min() < 0 or array.max() >= levels):
-        hint = "set `levels`, or check how the file was made"
-        raise DataError(f"{where} holds {array.min()} .. {array.max()}, expected 0 .. {levels - 1}", hint=hint)
-    if array.ndim == 3:
-        return np.ascontiguousarray(array[:, None], dtype=np.uint8)
-    first, last = (array.ndim == 4 and array.shape[place] in (1, 3) for place in (1, 3))
-    if first == last:
-        problem = "ambiguous" if first else "no images"
-        raise DataError(f"{where} of shape {array.shape} is {problem}, expected (N, H, W[, C]) or (N, C, H, W)")
-    return np.ascontiguousarray(array if first else array.transpose(0, 3, 1, 2), dtype=np.uint8)
 
 
 def _greatest(labels: np.ndarray) -> int:

@@ -1,0 +1,61 @@
+"""Look at samples made elsewhere on their way to an extractor: refuse what cannot be meant, name what is odd."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+from genbench.core.errors import SampleError
+
+_BINARY_MAX = 2
+"""A set whose greatest value is below this was scaled to 0 .. 1 and then stored as whole numbers."""
+_DARK_MAX = 32
+"""A set whose greatest value is below this uses less than an eighth of the range."""
+
+
+class Inspection:
+    """Counts over a stream of pictures; `finish` judges them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._constant = 0
+        self._greatest = 0
+        self._seen: set[bytes] = set()
+
+    def add(self, images: Tensor) -> None:
+        """Take in (N, 3, H, W) uint8 pictures with values 0 .. 255."""
+        flat = images.flatten(1)
+        self.count += len(flat)
+        self._constant += int((flat == flat[:, :1]).all(dim=1).sum())
+        self._greatest = max(self._greatest, int(flat.max()) if len(flat) else 0)
+        self._seen |= {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat.cpu().numpy()}
+
+    def finish(self) -> None:
+        """Judge all pictures seen; call it once, before their features are kept.
+
+        Raises:
+            SampleError: there are none, all are the same, all are blank, or their range cannot be that of pictures.
+        """
+        if self.count == 0:
+            raise SampleError("there are no samples", hint="check the path")
+        if self._greatest < _BINARY_MAX and self.count > 1:
+            raise SampleError(
+                f"no sample has a value above {self._greatest}, expected 0 .. 255",
+                hint="the pictures were probably scaled to 0 .. 1 and then stored as whole numbers: multiply by 255",
+            )
+        if self._constant == self.count and self.count > 1:
+            raise SampleError(f"all {self.count} samples are of one value throughout: there is no picture in them")
+        if len(self._seen) == 1 and self.count > 1:
+            raise SampleError(f"all {self.count} samples are the same picture: no law can be fitted to one point")
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd though it breaks no rule, one phrase each."""
+        found = []
+        if 0 < self._greatest < _DARK_MAX:
+            found.append(f"no sample has a value above {self._greatest} of 255: is the range right?")
+        if self._constant:
+            found.append(f"{self._constant} of {self.count} samples are of one value throughout")
+        if len(self._seen) < self.count:
+            found.append(f"only {len(self._seen)} of {self.count} samples are distinct")
+        return tuple(found)
