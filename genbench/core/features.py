@@ -74,6 +74,11 @@ class TextEncoder(ABC):
 class PerceptualDistance(ABC):
     """An extractor that says how different two pictures look."""
 
+    @property
+    @abstractmethod
+    def least_side(self) -> int:
+        """Pixels per side of the smallest pictures that it can look at."""
+
     @abstractmethod
     def distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Distance of each pair of (N, 3, H, W) uint8 images with values 0 .. 255: (N,) float32."""

@@ -91,6 +91,8 @@ class LikelihoodEvidence:
     """None for float data: the log-likelihood is then a density's."""
     true_nats: Tensor | None = None
     """(N,) float64, the exact log-density of the same examples under the law of the data, where it is known."""
+    estimator: str = ""
+    """How the likelihood was made, for example `IWAE, 500 draws`; empty where nobody said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,8 @@ class FactorEvidence:
     """(M, K) int64: every combination of factor values that `train` can hold, without repeats."""
     asked: Tensor | None = None
     """(N, K) int64: the factors that each sample was asked to show, None where nothing was asked."""
+    protocol: dict[str, Scalar] = dataclasses.field(default_factory=dict)
+    """Of the reader."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,6 +201,8 @@ class Evidence:
     likelihood: LikelihoodEvidence | None = None
     factors: FactorEvidence | None = None
     pairs: PairEvidence | None = None
+    class_pairs: PairEvidence | None = None
+    """As `pairs`, of members of one class each; None where classes are not known."""
     reconstructions: ReconstructionEvidence | None = None
     captions: CaptionEvidence | None = None
     labels: LabelEvidence | None = None
@@ -222,6 +228,11 @@ class Metric(ABC):
     source: ClassVar[str]
     """Paper and equation."""
 
+    @property
+    def caption_prefix(self) -> str:
+        """Words that stand before every caption when it is embedded for this metric."""
+        return ""
+
     @abstractmethod
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:
         """Scores of one cell.
@@ -242,7 +253,8 @@ def build_metric(ref: Ref) -> Metric:
         UnknownName, SettingError: as the registry and the settings say.
     """
     base = cast("Callable[[], DataclassInstance]", METRICS.get(ref.name))()
-    return cast("Metric", with_settings(base, ref.config, owner=ref.name))
+    preset = {} if ref.preset is None else {"preset": ref.preset}
+    return cast("Metric", with_settings(base, {**preset, **ref.config}, owner=ref.name))
 
 
 def feature_pair(
