@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.core.errors import DataError
-from genbench.core.registry import Registry
 from genbench.core.spec import Ref, parse_ref
 
 if TYPE_CHECKING:
     from genbench.harness.evaluate import Evaluation
 
-METRICS = "frechet_distance,kernel_distance,precision_recall,mode_coverage"
+_METRICS = "frechet_distance,kernel_distance,precision_recall,inception_score,mode_coverage"
+_FORMS = (
+    "a folder, zip, tar, npz, npy or pt file of images, a statistics file, or a dataset such as shapes[resolution=32]"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `evaluate`."""
-    parser.add_argument("samples", help="folder of pictures, .npz file, or a dataset such as cifar10")
-    parser.add_argument("--reference", required=True, metavar="data", help="the same kinds, or shapes[resolution=32]")
-    parser.add_argument("--metrics", default=METRICS, metavar="names", help=f"comma-separated (default: {METRICS})")
-    parser.add_argument("--features", default="shapes_net", metavar="name", help="extractor (default: shapes_net)")
+    parser.add_argument("samples", help=_FORMS)
+    parser.add_argument("--reference", required=True, metavar="data", help="real training data, in the same forms")
+    parser.add_argument(
+        "--metrics", default=_METRICS, metavar="names", help=f"comma-separated, or `all` (default: {_METRICS})"
+    )
+    add_network_arguments(parser)
+    parser.add_argument("--split", metavar="name", help="of the reference (default: train of a dataset known by name)")
+    parser.add_argument("--held-out", metavar="data", help="real data that no model has seen, for memorisation")
+    parser.add_argument(
+        "--originals", metavar="data", help="the pictures that the samples reconstruct, in the same order"
+    )
+    parser.add_argument(
+        "--captions", type=Path, metavar="file", help="one caption a line, or JSON {file name: caption}"
+    )
+    parser.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable samples, and say how many")
     parser.add_argument("--json", type=Path, metavar="file", help="write the scores there, `-` for stdout")
-    parser.epilog = "example: genbench evaluate my_pngs --reference 'shapes[resolution=32]' --json scores.json"
+    parser.epilog = (
+        "example: genbench evaluate my_pngs --reference 'shapes[resolution=32]' --json scores.json\n"
+        "  genbench evaluate samples.npz --reference train_pngs --features inception_v3 --weights inception.pth\n"
+        "  genbench evaluate a.npy --reference b.npy --features given --metrics all"
+    )
     parser.set_defaults(run=run)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that `evaluate`, `compare`, `stats` and `audit` share: networks, device, cache."""
+    parser.add_argument(
+        "--features", default="shapes_net", metavar="name", help="extractor, or `given` (default: shapes_net)"
+    )
+    parser.add_argument("--weights", metavar="file", help="weights of the extractor (also: GENBENCH_WEIGHTS)")
+    parser.add_argument("--perceptual", default="lpips", metavar="name", help="for perceptual distances: lpips")
+    parser.add_argument("--text-encoder", default="clip", metavar="name", help="for captions: clip, shapes_clip")
+    parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="default: cpu")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep features")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,12 +66,23 @@ def run(options: argparse.Namespace) -> int:
     from genbench.core.files import write_atomically
     from genbench.harness.evaluate import evaluate
 
-    done = evaluate(
-        data_ref(options.samples),
-        data_ref(options.reference),
-        metrics=[parse_ref(name) for name in _split(options.metrics)],
-        features=parse_ref(options.features),
-    )
+    with progress() as tell:
+        done = evaluate(
+            with_skip_bad(options.samples) if options.skip_bad else options.samples,
+            options.reference,
+            metrics=split_names(options.metrics),
+            features=features_of(options),
+            perceptual=options.perceptual,
+            text_encoder=options.text_encoder,
+            split=options.split,
+            held_out=options.held_out,
+            originals=options.originals,
+            captions=None if options.captions is None else _captions(options.captions),
+            num_reference=options.num_reference,
+            device=device_of(options.device),
+            caching=not options.no_cache,
+            tell=tell,
+        )
     text = json.dumps(done.document(), indent=2) + "\n"
     if options.json is not None and str(options.json) != "-":
         write_atomically(options.json, text.encode())
@@ -50,22 +93,54 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def data_ref(text: str) -> Ref:
-    """A dataset's name, or a path: folders and .npz files need no prefix."""
-    path = Path(text.partition("[")[0])
-    settings = text[len(str(path)) :] if "[" in text else ""
-    if path.is_dir():
-        return parse_ref(f"folder:{path}{settings}")
-    if path.suffix == ".npz":
-        return parse_ref(f"npz:{path}{settings}")
-    ref = parse_ref(text)
-    known = Registry[object]("dataset", "data", group="genbench.datasets").names()
-    if ref.name not in known:
-        raise DataError(f"`{text}` is no folder, no .npz file and no dataset", hint=f"datasets: {', '.join(known)}")
-    return ref
+def with_skip_bad(samples: str) -> Ref:
+    """The samples as a data set that leaves out files which cannot be read."""
+    from genbench.harness.sides import data_ref
+
+    ref = data_ref(samples)
+    return ref.model_copy(update={"config": {**ref.config, "skip_bad": True}})
 
 
-def _split(names: str) -> list[str]:
+def features_of(options: argparse.Namespace) -> Ref:
+    """The extractor with its weights file, where one is given."""
+    ref = parse_ref(options.features)
+    if options.weights is None:
+        return ref
+    return ref.model_copy(update={"config": {**ref.config, "weights": options.weights}})
+
+
+def device_of(name: str) -> str:
+    """`auto` is the first accelerator, else the processor."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr while pictures are looked at; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield tell
+
+
+def split_names(names: str) -> list[str]:
     """Names at top-level commas: settings in brackets hold commas of their own."""
     parts, depth = [""], 0
     for char in names:
@@ -75,6 +150,26 @@ def _split(names: str) -> list[str]:
         else:
             parts[-1] += char
     return [part.strip() for part in parts if part.strip()]
+
+
+def _captions(path: Path) -> list[str] | dict[str, str]:
+    """Captions in the order of the samples, or by the name of the file that they belong to.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            found = json.loads(text)
+            if not isinstance(found, list | dict):
+                raise ValueError("expected a list or an object")
+            return found
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: no captions: {error}", hint="one caption a line, or JSON {file name: caption}"
+        ) from error
+    return text.splitlines()
 
 
 def _print(done: Evaluation) -> None:
@@ -91,3 +186,5 @@ def _print(done: Evaluation) -> None:
     console.print(table)
     for name, reason in done.skipped.items():
         console.print(f"{name}: skipped: {reason}", markup=False)
+    for warning in done.warnings:
+        sys.stderr.write(f"warning: {warning}\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from genbench.core.registry import Listing, Registry
 
 _FOLDERS = {"models": "models", "datasets": "data", "metrics": "metrics", "features": "features"}
+_ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one row a name."""
     rows = _rows(options.kind, options.root)
+    if options.kind == "metrics":
+        return _metrics(rows, as_json=options.json)
     if options.json:
         sys.stdout.write(json.dumps([vars(row) for row in rows], indent=1) + "\n")
         return 0
@@ -35,6 +38,25 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         state = row.summary if row.broken is None else f"broken: {row.broken}"
         sys.stdout.write(f"{row.name:{name_width}}  {row.origin:{origin_width}}  {state}".rstrip() + "\n")
+    return 0
+
+
+def _metrics(rows: list[Listing], *, as_json: bool) -> int:
+    """Metrics with what they need, what they give, which way is better, and where they come from."""
+    from genbench.core.declared import metric_declaration
+
+    files = Registry[object]("metric", "metrics").files()
+    found = [(row, metric_declaration(files[row.name], row.name) if row.name in files else None) for row in rows]
+    if as_json:
+        listed = [{**vars(row), **({} if declared is None else vars(declared))} for row, declared in found]
+        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+        return 0
+    for row, declared in found:
+        sys.stdout.write(f"{row.name}: {row.summary if row.broken is None else f'broken: {row.broken}'}\n")
+        if declared is not None:
+            scores = ", ".join(f"{name} {_ARROWS[better]}" for name, better in declared.scores)
+            needs = ", ".join(declared.needs)
+            sys.stdout.write(f"    gives {scores}; needs {needs}; from {declared.source}\n")
     return 0
 
 

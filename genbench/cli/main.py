@@ -15,6 +15,8 @@ COMMANDS = {
     "list": "list models, suites, datasets, metrics, features or runs",
     "info": "describe one model, suite, dataset, metric or extractor",
     "evaluate": "score samples made elsewhere against a reference",
+    "compare": "say whether one set of samples is better than another, beyond the noise",
+    "audit": "check that metrics move the right way as real data get worse",
     "stats": "compute reference statistics of a dataset",
     "features": "train an extractor that travels with the package",
     "conform": "check that a model keeps the contract",

@@ -44,6 +44,49 @@ def declaration(path: Path, name: str) -> Declaration:
     raise SettingError(f"{path.name} registers nothing as `{name}`")
 
 
+@dataclass(frozen=True)
+class MetricDeclaration:
+    """What the class of a built-in metric declares."""
+
+    needs: tuple[str, ...]
+    """Kinds of evidence."""
+    scores: tuple[tuple[str, str], ...]
+    """Name and better direction of each number that it gives."""
+    source: str
+    """Paper and equation."""
+
+
+def metric_declaration(path: Path, name: str) -> MetricDeclaration:
+    """Read the metric registered as `name` in the file.
+
+    Raises:
+        SettingError: no class in the file is registered under that name, or it declares no needs, scores and source.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and _registered(node) == name:
+            parts = {
+                part.target.id: part.value
+                for part in node.body
+                if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and part.value is not None
+            }
+            if {"needs", "gives", "source"} <= set(parts):
+                return MetricDeclaration(
+                    needs=tuple(sorted(_attributes(parts["needs"]))),
+                    scores=tuple(_scores(parts["gives"])),
+                    source=str(ast.literal_eval(parts["source"])),
+                )
+    raise SettingError(f"{path.name} declares no needs, scores and source of a metric `{name}`")
+
+
+def _attributes(node: ast.expr) -> list[str]:
+    return [part.attr.lower() for part in ast.walk(node) if isinstance(part, ast.Attribute)]
+
+
+def _scores(node: ast.expr) -> list[tuple[str, str]]:
+    calls = [part for part in ast.walk(node) if isinstance(part, ast.Call) and len(part.args) >= 2]
+    return [(str(ast.literal_eval(call.args[0])), str(ast.literal_eval(call.args[1]))) for call in calls]
+
+
 def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner: str) -> None:
     """Refuse unknown settings and values of the wrong type before anything runs.
 

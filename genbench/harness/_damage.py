@@ -72,7 +72,7 @@ def grain(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 def jpeg(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """JPEG of quality 5 to 60, grade up to 0.9."""
     quality = int(torch.randint(5, 61, (), generator=generator))
-    packed = [_through_jpeg(image, quality) for image in x.to(torch.uint8).permute(0, 2, 3, 1).numpy()]
+    packed = [through_jpeg(image, quality) for image in x.to(torch.uint8).permute(0, 2, 3, 1).numpy()]
     back = torch.from_numpy(np.stack(packed)).permute(0, 3, 1, 2).float()
     return back, torch.full((len(x),), (60 - quality) / 60.0)
 
@@ -80,12 +80,12 @@ def jpeg(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 def soft(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blur of 2 to 9 % of the width, grade up to 1."""
     share = float(_uniform(1, 0.02, 0.09, generator))
-    return _blur(x, share), torch.full((len(x),), share / 0.09)
+    return blurred(x, share), torch.full((len(x),), share / 0.09)
 
 
 def dissolved(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Blur of 15 to 40 % of the width, grade 3."""
-    return _blur(x, float(_uniform(1, 0.15, 0.4, generator))), torch.full((len(x),), 3.0)
+    return blurred(x, float(_uniform(1, 0.15, 0.4, generator))), torch.full((len(x),), 3.0)
 
 
 def blend(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -163,13 +163,14 @@ def _uniform(count: int, low: float, high: float, generator: Generator) -> Tenso
     return (low + (high - low) * torch.rand(count, generator=generator)).view(-1, 1, 1, 1)
 
 
-def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """One (H, W, 3) uint8 image, compressed and decompressed."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
-def _blur(x: Tensor, share: float) -> Tensor:
+def blurred(x: Tensor, share: float) -> Tensor:
     """Gaussian blur whose standard deviation is a share of the width, edges repeated."""
     sigma = share * x.shape[-1]
     reach = max(1, math.ceil(3.0 * sigma))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, build_dataset
 from genbench.core.errors import DataError, GenbenchError
-from genbench.core.features import FeatureExtractor, build_features
 from genbench.core.files import write_atomically
 from genbench.core.metric import Need, build_metric
 from genbench.core.model import MODELS, GenerativeModel, build_model
@@ -31,6 +30,7 @@ from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
 from genbench.harness.external import external_model, is_external
+from genbench.harness.networks import Networks, Roles
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
 
@@ -88,13 +88,14 @@ class _Story:
         with self._during("data"):
             self._environment = environment(self._device)
             dataset = build_dataset(cell.dataset)
-            extractor = build_features(cell.features).to(self._device)
+            networks = Networks(Roles(features=cell.features), self._device)
+            networks.get("features")  # a missing one is found before anything is trained
             train_set = _training_set(cell, dataset)
         made = self._model(dataset, train_set) if cell.role == "model" else self._control(dataset, train_set)
         with self._during("save"):
             self._save_samples(made.samples, levels=dataset.spec.levels or 0)
         with self._during("score"):
-            scores, skipped = self._score(dataset, extractor, made)
+            scores, skipped = self._score(dataset, networks, made)
         timing = made.timing.model_copy(
             update={"phases": self._seconds, "peak_memory_gib": clock.peak_memory_gib(self._device)}
         )
@@ -169,15 +170,13 @@ class _Story:
             check_samples(samples, len(held_out), dataset.spec)
         return Made(samples)
 
-    def _score(
-        self, dataset: Dataset, extractor: FeatureExtractor, made: Made
-    ) -> tuple[tuple[Score, ...], dict[str, str]]:
+    def _score(self, dataset: Dataset, networks: Networks, made: Made) -> tuple[tuple[Score, ...], dict[str, str]]:
         metrics = {ref.label: build_metric(ref) for ref in self._cell.metrics}
-        reasons = {name: why_not(metric, made.model, dataset.spec, extractor) for name, metric in metrics.items()}
+        reasons = {name: why_not(metric, made.model, dataset, networks) for name, metric in metrics.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason is not None}
         applied = [metric for name, metric in metrics.items() if name not in skipped]
         needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied))
-        evidence = gather(needs, self._cell, dataset, extractor, made.samples, made.model)
+        evidence = gather(needs, self._cell, dataset, networks, made.samples, made.model)
         return tuple(score for metric in applied for score in metric.compute(evidence)), skipped
 
     def _save_samples(self, samples: Tensor, *, levels: int) -> None:

@@ -7,14 +7,32 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, Split
-from genbench.core.features import FactorPredictions, FactorReader, FeatureExtractor, extract
-from genbench.core.metric import Evidence, FactorEvidence, FeatureEvidence, LikelihoodEvidence, Need
-from genbench.core.model import GenerativeModel, Likelihood
+from genbench.core.features import FeatureExtractor, PerceptualDistance, extract
+from genbench.core.metric import (
+    CodeEvidence,
+    Evidence,
+    FactorEvidence,
+    FeatureEvidence,
+    LatentEvidence,
+    LikelihoodEvidence,
+    LogitEvidence,
+    Need,
+    PairEvidence,
+    ReconstructionEvidence,
+    VectorEvidence,
+)
+from genbench.core.model import ContinuousLatents, DiscreteLatents, GenerativeModel, Likelihood
 from genbench.core.spec import Cell
+from genbench.harness.extraction import read_factors
+from genbench.harness.networks import Networks
 from genbench.harness.reference import reference_statistics
 from genbench.harness.sample import device_of
 from genbench.prob.pixels import to_rgb
 
+NUM_LATENTS = 10_000
+"""Held-out examples behind metrics of latents, as in Locatello et al. 2019 (arXiv:1811.12359, Sec. 4)."""
+NUM_PAIRS = 2_000
+"""Pairs of samples whose perceptual distance is taken, at most."""
 _LIKELIHOOD_BATCH = 128
 _SUBSET_SEED = 0
 
@@ -39,27 +57,67 @@ def gather(
     needs: frozenset[Need],
     cell: Cell,
     dataset: Dataset,
-    extractor: FeatureExtractor,
+    networks: Networks,
     samples: Tensor,
     model: GenerativeModel | None,
 ) -> Evidence:
     """Evidence for the given needs, from samples (N, *shape) and, where asked for, the model."""
+    compared = needs & {Need.MOMENTS, Need.FEATURES, Need.HELD_OUT}
     return Evidence(
-        features=_features(cell, dataset, extractor, samples) if Need.FEATURES in needs else None,
+        features=_features(needs, cell, dataset, networks, samples) if compared else None,
+        spatial=_spatial(cell, dataset, networks, samples) if Need.SPATIAL in needs else None,
+        logits=_logits(dataset, networks, samples) if Need.LOGITS in needs else None,
         likelihood=_likelihood(cell, dataset, model) if Need.LIKELIHOOD in needs else None,
-        factors=_factors(dataset, extractor, samples) if Need.FACTORS in needs else None,
+        factors=_factors(dataset, networks.get("features"), samples) if Need.FACTORS in needs else None,
+        pairs=_pairs(dataset, networks, samples) if Need.PAIRS in needs else None,
+        reconstructions=_reconstructions(cell, dataset, networks, model) if Need.RECONSTRUCTIONS in needs else None,
+        latents=_latents(cell, dataset, model) if Need.LATENTS in needs else None,
+        codes=_codes(cell, dataset, model) if Need.CODES in needs else None,
+        vectors=_vectors(cell, dataset, samples) if Need.VECTORS in needs else None,
     )
 
 
-def _features(cell: Cell, dataset: Dataset, extractor: FeatureExtractor, samples: Tensor) -> FeatureEvidence:
-    reference = subset(dataset, "train", cell.protocol.num_reference).x
+def _features(
+    needs: frozenset[Need], cell: Cell, dataset: Dataset, networks: Networks, samples: Tensor
+) -> FeatureEvidence:
+    extractor, count = networks.get("features"), cell.protocol.num_reference
+    held_out = subset(dataset, "test", count).x if Need.HELD_OUT in needs else None
     return FeatureEvidence(
         samples=extract(extractor, _shown(samples, dataset)),
-        reference=extract(extractor, _shown(reference, dataset)),
+        reference=extract(extractor, _shown(subset(dataset, "train", count).x, dataset)),
         statistics=reference_statistics(cell.dataset, dataset, extractor, extractor_ref=cell.features),
+        held_out=None if held_out is None else extract(extractor, _shown(held_out, dataset)),
         extractor=cell.features.name,
         protocol=extractor.protocol(),
     )
+
+
+def _spatial(cell: Cell, dataset: Dataset, networks: Networks, samples: Tensor) -> FeatureEvidence:
+    extractor = networks.get("features")
+    reference = subset(dataset, "train", cell.protocol.num_reference).x
+    return FeatureEvidence(
+        samples=_layer(extractor, _shown(samples, dataset), "spatial"),
+        reference=_layer(extractor, _shown(reference, dataset), "spatial"),
+        statistics=None,
+        extractor=cell.features.name,
+        protocol={**extractor.protocol(), "layer": "spatial"},
+    )
+
+
+def _logits(dataset: Dataset, networks: Networks, samples: Tensor) -> LogitEvidence:
+    extractor = networks.get("features")
+    return LogitEvidence(
+        samples=_layer(extractor, _shown(samples, dataset), "logits"),
+        extractor=networks.ref("features").name,
+        protocol={**extractor.protocol(), "layer": "logits"},
+    )
+
+
+@torch.no_grad()
+def _layer(extractor: FeatureExtractor, images: Tensor, layer: str, *, batch_size: int = 64) -> Tensor:
+    device = next(extractor.parameters()).device
+    parts = [extractor.outputs(part.to(device), (layer,))[layer].cpu() for part in images.split(batch_size)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -83,26 +141,76 @@ def _factors(dataset: Dataset, extractor: FeatureExtractor, samples: Tensor) -> 
     combinations = dataset.combinations("train")
     assert combinations is not None  # `applicable` has refused data without factors
     read = read_factors(extractor, _shown(samples, dataset))
-    return FactorEvidence(samples=read, training=torch.from_numpy(combinations))
-
-
-@torch.no_grad()
-def read_factors(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 256) -> FactorPredictions:
-    """Factors of (N, 3, H, W) uint8 images in batches, on the CPU.
-
-    Raises:
-        TypeError: the extractor reads no factors.
-    """
-    if not isinstance(extractor, FactorReader):
-        raise TypeError("factors were asked of an extractor that reads none")
-    device = next(extractor.parameters()).device
-    read = [extractor.read_factors(part.to(device)) for part in images.split(batch_size)]
-    return FactorPredictions(
-        values=torch.cat([part.values for part in read]).cpu(),
-        confidence=torch.cat([part.confidence for part in read]).cpu(),
-        factors=extractor.factors,
-    )
+    return FactorEvidence(samples=read, training=torch.from_numpy(combinations), protocol=extractor.protocol())
 
 
 def _shown(images: Tensor, dataset: Dataset) -> Tensor:
     return to_rgb(images, dataset.spec.levels or 256)
+
+
+@torch.no_grad()
+def perceptual_distances(network: PerceptualDistance, first: Tensor, second: Tensor, *, batch_size: int = 32) -> Tensor:
+    """Distances of pairs of (N, 3, H, W) uint8 images in batches, on the CPU: (N,)."""
+    pairs = zip(first.split(batch_size), second.split(batch_size), strict=True)
+    return torch.cat([network.distances(a, b).cpu() for a, b in pairs])
+
+
+def reconstruction_evidence(networks: Networks, originals: Tensor, reconstructions: Tensor) -> ReconstructionEvidence:
+    """Two rows of (N, 3, H, W) uint8 pictures side by side, with perceptual distances where a network gives them."""
+    if networks.why_no_distance(min(originals.shape[-2:])) is not None:
+        return ReconstructionEvidence(originals=originals, reconstructions=reconstructions)
+    return ReconstructionEvidence(
+        originals=originals,
+        reconstructions=reconstructions,
+        distances=perceptual_distances(networks.perceptual(), originals, reconstructions),
+        protocol=networks.get("perceptual").protocol(),
+    )
+
+
+def _pairs(dataset: Dataset, networks: Networks, samples: Tensor) -> PairEvidence:
+    network, shown = networks.perceptual(), _shown(samples, dataset)
+    half = min(len(shown) // 2, NUM_PAIRS)  # samples are drawn independently, so any disjoint pairs are random ones
+    return PairEvidence(
+        distances=perceptual_distances(network, shown[:half], shown[half : 2 * half]),
+        extractor=networks.ref("perceptual").name,
+        protocol={**networks.get("perceptual").protocol(), "resolution": shown.shape[-1]},
+    )
+
+
+@torch.no_grad()
+def _reconstructions(
+    cell: Cell, dataset: Dataset, networks: Networks, model: GenerativeModel | None
+) -> ReconstructionEvidence:
+    coder: object = model
+    if model is None or not isinstance(coder, ContinuousLatents | DiscreteLatents):
+        raise TypeError("reconstructions were asked of a model without codes")
+    x, device = subset(dataset, "test", cell.protocol.num_likelihood).x, device_of(model)
+    made = torch.cat([coder.reconstruct(part.to(device)).cpu() for part in x.split(_LIKELIHOOD_BATCH)])
+    originals, reconstructions = _shown(x, dataset), _shown(made, dataset)
+    return reconstruction_evidence(networks, originals, reconstructions)
+
+
+@torch.no_grad()
+def _latents(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> LatentEvidence:
+    coder: object = model
+    if model is None or not isinstance(coder, ContinuousLatents):
+        raise TypeError("latents were asked of a model without continuous codes")
+    batch, device = subset(dataset, "test", NUM_LATENTS), device_of(model)
+    assert batch.factors is not None  # `applicable` has refused data without factors
+    codes = torch.cat([coder.encode(part.to(device)).cpu() for part in batch.x.split(_LIKELIHOOD_BATCH)])
+    names = tuple(factor.name for factor in dataset.spec.factors)
+    return LatentEvidence(codes=codes, factors=batch.factors, names=names)
+
+
+@torch.no_grad()
+def _codes(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> CodeEvidence:
+    coder: object = model
+    if model is None or not isinstance(coder, DiscreteLatents):
+        raise TypeError("codes were asked of a model without a codebook")
+    x, device = subset(dataset, "test", cell.protocol.num_likelihood).x, device_of(model)
+    codes = torch.cat([coder.encode(part.to(device)).cpu() for part in x.split(_LIKELIHOOD_BATCH)])
+    return CodeEvidence(codes=codes, num_codes=coder.num_codes)
+
+
+def _vectors(cell: Cell, dataset: Dataset, samples: Tensor) -> VectorEvidence:
+    return VectorEvidence(samples=samples, reference=subset(dataset, "test", cell.protocol.num_reference).x)

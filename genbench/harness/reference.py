@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from genbench.core.dataset import Dataset, Split
 from genbench.core.errors import StaleStatistics
 from genbench.core.features import FeatureExtractor, Statistics, extract, load_statistics, save_statistics
 from genbench.core.shipped import cache_folder, shipped
 from genbench.core.spec import Ref, digest
-from genbench.prob.pixels import to_rgb
+from genbench.harness.extraction import Tell, silent
+from genbench.harness.pictures import some_pictures
+from genbench.prob.moments import Moments
 
 NUM_EXAMPLES = 50_000
 """Examples behind reference statistics, all of a smaller split."""
-_CHUNK = 2_000  # examples rendered or read at once
-_SUBSET_SEED = 0
 
 logger = logging.getLogger(__name__)
 
@@ -58,25 +57,26 @@ def compute_statistics(
     dataset: Dataset,
     extractor: FeatureExtractor,
     *,
-    split: Split = "train",
+    splits: Sequence[Split] = ("train",),
     num_examples: int = NUM_EXAMPLES,
+    tell: Tell = silent,
 ) -> Statistics:
-    """Moments of the features of up to `num_examples` examples of a split, never looked up.
+    """Moments of the features of up to `num_examples` examples of some splits, never looked up.
 
-    Examples are the first of an endless split, and a seeded subset of a finite one.
+    Examples are the first of an endless split, and a seeded subset of finite ones. Features are never held whole.
     """
-    rows = _rows(dataset.size(split), num_examples)
-    moments = _Moments(extractor.num_features)
-    for start in range(0, len(rows), _CHUNK):
-        images = to_rgb(dataset.load(split, rows[start : start + _CHUNK]).x, dataset.spec.levels or 256)
-        moments.add(extract(extractor, images).double().numpy())
+    pictures = some_pictures(dataset, splits, num_examples)
+    moments = Moments(extractor.num_features)
+    for chunk in pictures.chunks():
+        moments.add(extract(extractor, chunk))
+        tell("pictures", moments.count, len(pictures))
     return Statistics(
         mean=moments.mean,
-        covariance=moments.scatter / (moments.count - 1),
+        covariance=moments.covariance(),
         num_samples=moments.count,
         protocol=extractor.protocol(),
         dataset=dataset_ref.label,
-        split=split,
+        split=",".join(splits),
         dataset_fingerprint=dataset.fingerprint(),
     )
 
@@ -85,35 +85,6 @@ def dataset_label(ref: Ref) -> str:
     """Folder name of a dataset: `shapes-16` for `shapes[resolution=16]`."""
     head = [ref.name] if ref.argument is None else [ref.name, digest(ref.argument)]
     return "-".join([*head, *(str(value) for _, value in sorted(ref.config.items()))])
-
-
-class _Moments:
-    """Count, mean and scatter of a stream of rows, in float64 (Chan, Golub and LeVeque 1979, Eq. 1.5).
-
-    Subtracting raw second moments instead would lose the digits that the squared mean takes up.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(size)
-        self.scatter = np.zeros((size, size))
-
-    def add(self, values: np.ndarray) -> None:
-        total = self.count + len(values)
-        mean = values.mean(axis=0)
-        shift = mean - self.mean
-        centred = values - mean
-        self.scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(values) / total)
-        self.mean = self.mean + shift * (len(values) / total)
-        self.count = total
-
-
-def _rows(size: int | None, num_examples: int) -> np.ndarray:
-    if size is None:
-        return np.arange(num_examples)
-    if size <= num_examples:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(size)[:num_examples])
 
 
 def _check(
@@ -155,7 +126,7 @@ def _cached(
         except StaleStatistics as error:
             _set_aside(path)
             logger.warning("%s; set aside under %s and computed again", error.message, path.parent / "bad")
-    found = compute_statistics(dataset_ref, dataset, extractor, split=split, num_examples=num_examples)
+    found = compute_statistics(dataset_ref, dataset, extractor, splits=(split,), num_examples=num_examples)
     save_statistics(found, path)
     return found
 

@@ -58,7 +58,7 @@ def test_the_public_names_load_and_unknown_ones_do_not():
         (["grid", "no/such/run"], "no run here", ""),
         (
             ["evaluate", "no/such/folder", "--reference", "digits"],
-            "is no folder, no .npz file and no dataset",
+            "is no folder, no file",
             "shapes",
         ),
         (["evaluate", "digits", "--reference", "digits", "--metrics", "fird"], "unknown metric `fird`", ""),

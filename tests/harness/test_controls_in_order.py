@@ -11,7 +11,8 @@ from genbench.core.metric import Evidence, FactorEvidence, FeatureEvidence, buil
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
 from genbench.harness.controls import control_samples
-from genbench.harness.evidence import read_factors, subset
+from genbench.harness.evidence import subset
+from genbench.harness.extraction import read_factors
 from genbench.harness.reference import reference_statistics
 from genbench.prob.pixels import to_rgb
 

@@ -12,7 +12,7 @@ from genbench.core.errors import StaleStatistics
 from genbench.core.features import FeatureExtractor, build_features, extract, load_statistics, save_statistics
 from genbench.core.shipped import shipped
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness import reference
+from genbench.harness import pictures, reference
 from genbench.harness.reference import compute_statistics, dataset_label, reference_statistics
 
 DATASET = parse_ref("shapes[resolution=8]")
@@ -53,7 +53,7 @@ def _find(extractor, dataset_ref=DATASET, num_examples=300):
 
 
 def test_moments_in_chunks_equal_those_of_all_features_at_once(monkeypatch):
-    monkeypatch.setattr(reference, "_CHUNK", 77)
+    monkeypatch.setattr(pictures, "CHUNK", 77)
     dataset, extractor = build_dataset(DATASET), Averages()
     found = compute_statistics(DATASET, dataset, extractor, num_examples=500)
     features = extract(extractor, dataset.load("train", range(500)).x).double().numpy()

@@ -1,0 +1,96 @@
+"""One pass over pictures for every layer that some metric wants, or none where they are cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.core.features import FactorPredictions, FactorReader, FeatureExtractor
+from genbench.harness import feature_cache
+from genbench.harness.inspect_samples import Inspection
+from genbench.harness.pictures import Pictures
+
+Tell = Callable[[str, int, int], None]
+"""Told what is looked at, how many pictures are done, and how many there are."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@torch.no_grad()
+def extract_layers(
+    pictures: Pictures,
+    extractor: FeatureExtractor,
+    layers: tuple[str, ...],
+    *,
+    caching: bool = False,
+    inspection: Inspection | None = None,
+    what: str = "pictures",
+    batch_size: int = 64,
+    tell: Tell = silent,
+) -> dict[str, Tensor]:
+    """Layers of all pictures, (N, F of that layer) float each, on the CPU.
+
+    Args:
+        pictures: what to look at.
+        extractor: the network; pictures go to its device.
+        layers: names that the extractor knows.
+        caching: look the features up by content first, and keep what was computed.
+        inspection: told every picture on its way, except where all layers are cached.
+        what: the pictures, for progress.
+        batch_size: pictures in one forward pass.
+        tell: told of progress.
+
+    Raises:
+        DataError: a picture cannot be read.
+        SampleError: the inspection refuses them.
+    """
+    protocol, key = extractor.protocol(), pictures.fingerprint() if caching else ""
+    identities = {layer: feature_cache.entry(key, protocol, layer) for layer in layers}
+    found = {layer: feature_cache.cached(identity) for layer, identity in identities.items()} if caching else {}
+    missing = tuple(layer for layer in layers if found.get(layer) is None)
+    if missing:
+        device = next(extractor.parameters()).device
+        parts: dict[str, list[np.ndarray]] = {layer: [] for layer in missing}
+        done = 0
+        for chunk in pictures.chunks():
+            if inspection is not None:
+                inspection.add(chunk)
+            for part in chunk.split(batch_size):
+                for layer, values in extractor.outputs(part.to(device), missing).items():
+                    parts[layer].append(values.cpu().numpy())
+                done += len(part)
+                tell(what, done, len(pictures))
+        if inspection is not None:
+            inspection.finish()
+        for layer in missing:
+            found[layer] = np.concatenate(parts.pop(layer))
+            if caching:
+                feature_cache.keep(identities[layer], found[layer])  # type: ignore[arg-type]
+    return {layer: torch.from_numpy(found[layer]) for layer in layers}
+
+
+@torch.no_grad()
+def read_factors(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 256) -> FactorPredictions:
+    """Factors of (N, 3, H, W) uint8 images in batches, on the CPU.
+
+    Raises:
+        TypeError: the extractor reads no factors.
+    """
+    if not isinstance(extractor, FactorReader):
+        raise TypeError("factors were asked of an extractor that reads none")
+    device = next(extractor.parameters()).device
+    return merged_predictions([extractor.read_factors(part.to(device)) for part in images.split(batch_size)])
+
+
+def merged_predictions(parts: list[FactorPredictions]) -> FactorPredictions:
+    """Predictions of consecutive pictures as one, on the CPU."""
+    return FactorPredictions(
+        values=torch.cat([part.values for part in parts]).cpu(),
+        confidence=torch.cat([part.confidence for part in parts]).cpu(),
+        factors=parts[0].factors,
+    )

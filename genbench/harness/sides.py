@@ -1,0 +1,169 @@
+"""Samples or a reference in whatever form they come: pictures, a statistics file, features, arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.core.dataset import DATASETS, FILE_KINDS, Dataset, Split, build_dataset
+from genbench.core.errors import DataError, SampleError, nearest
+from genbench.core.features import Statistics, load_statistics
+from genbench.core.spec import Ref, parse_ref
+from genbench.harness.pictures import HeldImages, Pictures, every_picture
+
+Given = str | Path | Ref | Tensor | np.ndarray | Statistics
+"""A path, a data set by name, images (N, C, H, W) or (N, H, W, C) uint8, features (N, F) float, or moments."""
+FEATURES_GIVEN = "given"
+"""Name of the extractor where features are given."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a comparison; what is None is not known."""
+
+    label: str
+    ref: Ref | None = None
+    dataset: Dataset | None = None
+    splits: tuple[Split, ...] = ()
+    features: Tensor | None = None
+    """(N, F) float."""
+    statistics: Statistics | None = None
+
+    def pictures(self) -> Pictures:
+        """All pictures of the splits that are meant; the side must have some, and an end."""
+        assert self.dataset is not None
+        chosen = every_picture(self.dataset)
+        return Pictures(self.dataset, tuple((split, rows) for split, rows in chosen.rows if split in self.splits))
+
+
+def read_side(given: Given, *, split: Split | None, features_given: bool) -> Side:
+    """Find out what was given.
+
+    Args:
+        given: samples or a reference.
+        split: the part of a data set that is meant; None: `train` of a data set known by name, everything of a file or
+            folder.
+        features_given: whether files and arrays hold features in place of images.
+
+    Raises:
+        DataError: nothing is there, or it is damaged.
+        SampleError: an array of the wrong form.
+    """
+    if isinstance(given, Statistics):
+        return Side(label=given.dataset, statistics=given)
+    if isinstance(given, Tensor | np.ndarray):
+        return _of_array(given, features_given=features_given)
+    if isinstance(given, str | Path) and features_given:
+        path = Path(given).expanduser()
+        return Side(label=str(given), features=checked_features(_feature_file(path), str(path)))
+    ref = given if isinstance(given, Ref) else data_ref(str(given))
+    if ref.name in {"npz", "stats"} and ref.argument is not None and _has_moments(Path(ref.argument).expanduser()):
+        return _of_statistics(ref)
+    return _of_dataset(ref, split)
+
+
+def data_ref(text: str) -> Ref:
+    """A data set's name, or a path: folders and files need no prefix.
+
+    Raises:
+        DataError: it is neither.
+    """
+    head, bracket, settings = text.partition("[") if text.endswith("]") else (text, "", "")
+    path = Path(head).expanduser()
+    if path.is_dir():
+        return parse_ref(f"folder:{path}{bracket}{settings}")
+    if path.suffix.lower() in FILE_KINDS and (path.exists() or ":" not in head):
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file", hint="check the path")
+        return parse_ref(f"{FILE_KINDS[path.suffix.lower()]}:{path}{bracket}{settings}")
+    ref = parse_ref(text)
+    known = DATASETS.names()
+    if ref.name not in known:
+        kinds = ", ".join(sorted(FILE_KINDS))
+        raise DataError(
+            f"`{text}` is no folder, no file ({kinds}) and no dataset",
+            hint=f"{nearest(ref.name, known)}; datasets: {', '.join(known)}",
+        )
+    return ref
+
+
+def checked_features(features: Tensor, where: str) -> Tensor:
+    """Given features (N, F), promoted to at least float32.
+
+    Raises:
+        SampleError: another form, or values that are not finite.
+    """
+    if features.ndim != 2 or not features.is_floating_point():
+        raise SampleError(
+            f"{where}: {features.dtype} of shape {tuple(features.shape)}, expected features: floats of shape (N, F)",
+            hint="images are scored without `--features given`",
+        )
+    broken = int((~torch.isfinite(features)).any(dim=1).sum())
+    if broken:
+        raise SampleError(f"{where}: {broken} of {len(features)} rows hold NaN or infinity, all must be finite")
+    return features if features.dtype in {torch.float32, torch.float64} else features.float()
+
+
+def _of_array(given: Tensor | np.ndarray, *, features_given: bool) -> Side:
+    array = torch.as_tensor(given).detach().cpu()
+    if features_given:
+        return Side(label="array", features=checked_features(array, "the array"))
+    channels_last = array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3)
+    images = array.permute(0, 3, 1, 2).contiguous() if channels_last else array
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+        raise SampleError(
+            f"the array is {array.dtype} of shape {tuple(array.shape)}, expected uint8 images of shape (N, C, H, W) or "
+            f"(N, H, W, C) with values 0 .. 255",
+            hint="scale floats and round them; give `features='given'` for features of shape (N, F)",
+        )
+    return Side(label="array", dataset=HeldImages(images), splits=("train",))
+
+
+def _of_dataset(ref: Ref, split: Split | None) -> Side:
+    dataset = build_dataset(ref)
+    splits: tuple[Split, ...] = dataset.splits if dataset.takes_argument else ("train",)
+    if split is not None:
+        if split not in dataset.splits:
+            raise DataError(f"`{ref.label}` has no split `{split}`", hint=f"it has {', '.join(dataset.splits)}")
+        splits = (split,)
+    return Side(label=ref.label, ref=ref, dataset=dataset, splits=splits)
+
+
+def _of_statistics(ref: Ref) -> Side:
+    path = Path(ref.argument or "").expanduser()
+    statistics = load_statistics(path)
+    return Side(label=str(path), ref=ref, statistics=statistics)
+
+
+def _has_moments(path: Path) -> bool:
+    """Whether an .npz holds moments, by the names of its arrays."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {"mu.npy", "sigma.npy"} <= set(file.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _feature_file(path: Path) -> Tensor:
+    hint = "features are .npy or .npz files with one array (N, F), or .pt files with one tensor; no pickles"
+    try:
+        kind: Literal["npy", "npz", "pt"] | str = FILE_KINDS[path.suffix.lower()]
+        if kind == "npy":
+            return torch.from_numpy(np.array(np.load(path, allow_pickle=False)))
+        if kind == "npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                names = arrays.files
+                return torch.from_numpy(arrays["features" if "features" in names else names[0]])
+        if kind == "pt":
+            found = torch.load(path, weights_only=True, map_location="cpu")
+            if isinstance(found, Tensor):
+                return found
+    except (OSError, ValueError, KeyError, IndexError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no features: {error}", hint=hint) from error
+    raise DataError(f"{path}: no features", hint=hint)
