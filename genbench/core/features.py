@@ -52,7 +52,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Features of (N, 3, H, W) uint8 images with values 0 .. 255: (N, F) float32."""
+        """Features of (N, 3, H, W) uint8 images with values 0 .. 255: (N, F) float32, or float64 if so set."""
 
     def outputs(self, images: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
         """Several layers from one pass over (N, 3, H, W) uint8 images: (N, F of that layer) float32 each.
@@ -201,6 +201,6 @@ def build_features(ref: Ref) -> FeatureExtractor:
 
 @torch.no_grad()
 def extract(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Features of many images in batches, on the extractor's device: (N, F) float32 on the CPU."""
+    """Features of many images in batches, on the extractor's device: (N, F) on the CPU, in the extractor's precision."""
     device = next(extractor.parameters()).device
-    return torch.cat([extractor(chunk.to(device)).float().cpu() for chunk in images.split(batch_size)])
+    return torch.cat([extractor(chunk.to(device)).cpu() for chunk in images.split(batch_size)])
