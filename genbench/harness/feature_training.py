@@ -11,34 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genbench.core.dataset import Batch, Dataset, Factor, build_dataset
-from genbench.core.spec import Ref
+from genbench.core.dataset import Batch, Factor
 from genbench.features.shapes_net import NUM_FEATURES, SIDE, ShapesNetwork
-from genbench.harness._damage import Damaged, damaged
+from genbench.harness._damage import Damaged
+from genbench.harness._feature_pools import FIRST_INDEX, RESOLUTIONS, SCHEMA, draw, pool, schedule, shapes_at
 
-RESOLUTIONS = (8, 16, 32, 64)
 POOL = {8: 24_000, 16: 24_000, 32: 16_000, 64: 8_000}
 """Pictures rendered before training, at each resolution; larger ones cost more to render and need fewer."""
-FIRST_INDEX = 100_000_000
-"""Examples of `shapes` from here on: far from those that models train on and are compared with."""
-NOVEL_SHARE = 1 / 6
-"""Share of pictures with a pair of shape and colour that `train` never shows: their share of all pairs."""
 PICTURES = {8: 88, 16: 72, 32: 56, 64: 40}
 """Of a batch; small pictures are the hard ones."""
 DEFAULT_STEPS = 900
 """Optimiser steps behind the shipped weights."""
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
-WARMUP_STEPS = 50
 GRADE_SCALE = 8.0
 """Distance in feature space, before it is normalised, for one grade of damage.
 
@@ -50,7 +42,6 @@ OUTLIER_WEIGHT = 0.5
 NUM_NORMALISING = 2_000
 """Pictures of each resolution that set the scale of the features."""
 NUM_HELD_OUT = 10_000
-SCHEMA = "genbench.features/1"
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +72,9 @@ def train_shapes_net(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0) ->
         Held-out accuracy by resolution and factor, as written to the JSON.
     """
     torch.manual_seed(seed)
-    factors = _dataset(RESOLUTIONS[0]).spec.factors
+    factors = shapes_at(RESOLUTIONS[0]).spec.factors
     network = ShapesNetwork(tuple(len(factor.values) for factor in factors))
-    pools = {resolution: _pool(_dataset(resolution), POOL[resolution]) for resolution in RESOLUTIONS}
+    pools = {resolution: pool(shapes_at(resolution), POOL[resolution]) for resolution in RESOLUTIONS}
     _optimise(network, pools, steps=steps, generator=torch.Generator().manual_seed(seed))
     network.eval().requires_grad_(False)
     _normalise(network, pools)
@@ -95,7 +86,7 @@ def train_shapes_net(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0) ->
 @torch.no_grad()
 def held_out_accuracy(network: ShapesNetwork, resolution: int) -> dict[str, float]:
     """Share of unseen pictures of one resolution whose factor is read rightly, by factor and for all at once."""
-    dataset = _dataset(resolution)
+    dataset = shapes_at(resolution)
     test = dataset.load("test", range(FIRST_INDEX, FIRST_INDEX + NUM_HELD_OUT))
     assert test.factors is not None
     read = torch.cat(
@@ -111,9 +102,9 @@ def _optimise(network: ShapesNetwork, pools: dict[int, Batch], *, steps: int, ge
     optimiser = torch.optim.AdamW([*network.parameters(), *grade.parameters()], weight_decay=WEIGHT_DECAY)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * _schedule(step, steps)
-        images, factors, damage = _draw(pools, generator)
-        loss = _loss(network, grade, images, factors, damage)
+            group["lr"] = LEARNING_RATE * schedule(step, steps)
+        drawn = draw(pools, PICTURES, side=SIDE, generator=generator)
+        loss = _loss(network, grade, drawn.images, drawn.factors, drawn.damages)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -123,32 +114,11 @@ def _optimise(network: ShapesNetwork, pools: dict[int, Batch], *, steps: int, ge
 
 def _normalise(network: ShapesNetwork, pools: dict[int, Batch]) -> None:
     """Scale the features of untouched pictures to variance 1 in the mean over features; readings stay as they are."""
-    untouched = [part for pool in pools.values() for part in pool.x[:NUM_NORMALISING].split(250)]
+    untouched = [part for examples in pools.values() for part in examples.x[:NUM_NORMALISING].split(250)]
     scale = torch.cat([network(part) for part in untouched]).double().var(dim=0).mean().sqrt().float()
     network.features.weight.div_(scale)  # the activation is positively homogeneous, so its output scales alike
     network.features.bias.div_(scale)
     network.reader.weight.mul_(scale)
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-def _draw(pools: dict[int, Batch], generator: torch.Generator) -> tuple[Tensor, Tensor, list[Damaged]]:
-    """One batch: pictures resized (B, 3, 32, 32), factors (B, K), and what was done at each resolution."""
-    images, factors, damages = [], [], []
-    for resolution, pool in pools.items():
-        rows = torch.randint(len(pool), (PICTURES[resolution],), generator=generator)
-        part = pool[rows]
-        assert part.factors is not None
-        damage = damaged(part.x, generator=generator)
-        resized = F.interpolate(damage.images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-        images.append(resized)
-        factors.append(part.factors)
-        damages.append(damage)
-    return torch.cat(images), torch.cat(factors), damages
 
 
 def _loss(network: ShapesNetwork, grade: _Grade, images: Tensor, factors: Tensor, damages: list[Damaged]) -> Tensor:
@@ -161,21 +131,6 @@ def _loss(network: ShapesNetwork, grade: _Grade, images: Tensor, factors: Tensor
         total = total + F.cross_entropy(logits[legible], factors[legible, i])
         total = total - OUTLIER_WEIGHT * logits[meaningless].log_softmax(dim=1).mean()
     return total
-
-
-def _dataset(resolution: int) -> Dataset:
-    return build_dataset(Ref(name="shapes", config={"resolution": resolution}))
-
-
-def _pool(dataset: Dataset, count: int) -> Batch:
-    """Pictures of all pairs of shape and colour, those that `train` never shows included."""
-    novel = round(count * NOVEL_SHARE)
-    parts = [
-        dataset.load("train", np.arange(FIRST_INDEX, FIRST_INDEX + count - novel)),
-        dataset.load("novel", np.arange(FIRST_INDEX, FIRST_INDEX + novel)),
-    ]
-    factors = [part.factors for part in parts if part.factors is not None]
-    return Batch(x=torch.cat([part.x for part in parts]), factors=torch.cat(factors))
 
 
 def _write(
