@@ -100,7 +100,8 @@ def _paint(scenes: Scenes, distance: Callable[[np.ndarray, np.ndarray], np.ndarr
     cover = coverage(scenes, distance, resolution)[:, None]  # (N, 1, R, R)
     contrast = (scenes.colour - scenes.background).astype(np.float32)[:, :, None, None]
     plain = scenes.background.astype(np.float32)[:, :, None, None] + np.float32(0.5)  # truncation below rounds
-    return np.asarray((plain + contrast * cover).astype(np.uint8))
+    painted = np.minimum(plain + contrast * cover, np.float32(255.0))  # 256 would wrap around to 0
+    return np.asarray(painted.astype(np.uint8))
 
 
 def coverage(scenes: Scenes, distance: Callable[[np.ndarray, np.ndarray], np.ndarray], resolution: int) -> np.ndarray:

@@ -262,3 +262,12 @@ def test_another_resolution_is_refused_with_the_accepted_ones():
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="shapes has no split `valid`, expected train or test or novel"):
         Shapes().load("valid", [0])
+
+
+def test_the_brightest_colours_do_not_wrap_around_to_black():
+    """Yellow's red channel can exceed 255 before rounding; example 34,395 of `train` is such a picture."""
+    batch = Shapes(16).load("train", [34_395])
+    assert batch.factors[0, 1] == 3  # yellow
+    red, green = batch.x[0, 0], batch.x[0, 1]
+    assert red.max() == 255
+    assert (red[green > 200] > 200).all()
