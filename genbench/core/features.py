@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def load_statistics(path: Path) -> Statistics:
             raise StaleStatistics(f"{path}: the content does not match its recorded SHA-256")
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             mean, covariance = arrays["mu"], arrays["sigma"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise StaleStatistics(f"{path}: cannot be read: {error}", hint="remake it with `genbench stats`") from error
     return Statistics(
         mean=mean,

@@ -1,9 +1,9 @@
 """The sanity test of metrics on a data set: does each move the right way, and steadily, as real data get worse?
 
 Held-out real pictures are damaged step by step along a ladder (blur, noise, JPEG, dropped modes, duplicates, copies of
-training data) and scored at every step. A metric passes a ladder when its rank correlation with the damage is near 1 in
-the direction of worse and the last step differs from the first by more than the intervals allow. Not every metric
-should see every ladder: recall need not see copies, and a distance between distributions is improved by them.
+training data) and scored at every step. A metric passes a ladder when its last step is worse than the first and no
+step is better than an earlier one, both beyond the noise at 95 %. Not every metric should see every ladder: precision
+need not see dropped modes, and a distance between distributions is improved by copies of training data.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from genbench.core.spec import Ref, parse_ref
 from genbench.harness._damage import blurred, through_jpeg
 from genbench.harness.evaluate import DEFAULT_FEATURES, chosen_metrics, score_all
 from genbench.harness.extraction import Tell, extract_layers, silent
-from genbench.harness.gathering import Gathering, Options
+from genbench.harness.gathering import Gathering
 from genbench.harness.networks import Networks, Roles
+from genbench.harness.options import Options
 from genbench.harness.pictures import HeldImages, some_pictures
 from genbench.harness.sides import Side, read_side
+from genbench.prob.intervals import Z95
 
 SCHEMA = "genbench.audit/1"
-STEADY = 0.9
-"""Rank correlation from which a metric follows a ladder."""
 NUM_MODES = 10
 """Clusters that stand for modes where the data have no classes."""
 _SEED = 0
@@ -229,20 +229,28 @@ def _rungs(ladder: Ladder, results: dict[tuple[str, float], dict[str, Score]]) -
                 values=tuple(values),
                 ci95=tuple(score.ci95 for score in scores),
                 correlation=correlation,
-                verdict=_verdict(correlation, scores[0], scores[-1]),
+                verdict=_verdict(scores),
             )
         )
     return rungs
 
 
-def _verdict(correlation: float, first: Score, last: Score) -> Verdict:
-    """`blind` where the ends cannot be told apart at 95 %, whatever happens between them."""
-    spread = np.hypot(first.stderr or 0.0, last.stderr or 0.0)
-    if abs(last.value - first.value) <= 1.96 * spread:
+def _verdict(scores: Sequence[Score]) -> Verdict:
+    """What becomes of a score along a ladder, beyond the noise of its values."""
+    first, last = scores[0], scores[-1]
+    if _change(first, last) == 0:
         return "blind"
-    if correlation >= STEADY:
+    changes = [_change(a, b) for index, a in enumerate(scores) for b in scores[index + 1 :]]
+    if min(changes) >= 0:
         return "right"
-    return "wrong way" if correlation <= -STEADY else "unsteady"
+    return "wrong way" if max(changes) <= 0 else "unsteady"
+
+
+def _change(before: Score, after: Score) -> int:
+    """1 where a score got worse, -1 where it got better, 0 where 95 % intervals do not tell."""
+    spread = Z95 * float(np.hypot(before.stderr or 0.0, after.stderr or 0.0))
+    worse = (after.value - before.value) * (1.0 if before.better == "lower" else -1.0)
+    return 0 if abs(worse) <= spread else 1 if worse > 0 else -1
 
 
 def _blur(clean: Tensor, step: float, modes: np.ndarray, train: Tensor, generator: Generator) -> Tensor:

@@ -27,8 +27,9 @@ from genbench.core.record import Better
 from genbench.core.spec import Ref, parse_ref
 from genbench.harness.evaluate import DEFAULT_FEATURES, DEFAULT_METRICS, chosen_metrics, inapplicable, shared_prefix
 from genbench.harness.extraction import Tell, silent
-from genbench.harness.gathering import Gathering, Options
+from genbench.harness.gathering import Gathering
 from genbench.harness.networks import Networks, Roles
+from genbench.harness.options import Options
 from genbench.harness.sides import FEATURES_GIVEN, Given, read_side
 from genbench.prob.multiple_tests import holm
 

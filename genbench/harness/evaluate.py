@@ -13,8 +13,9 @@ from genbench.core.metric import METRICS, Metric, Need, build_metric
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
 from genbench.harness.extraction import Tell, silent
-from genbench.harness.gathering import Gathering, Options
+from genbench.harness.gathering import Gathering
 from genbench.harness.networks import Networks, Roles
+from genbench.harness.options import Options
 from genbench.harness.sides import FEATURES_GIVEN, Given, Side, read_side
 
 SCHEMA = "genbench.evaluate/1"

@@ -94,3 +94,10 @@ def merged_predictions(parts: list[FactorPredictions]) -> FactorPredictions:
         confidence=torch.cat([part.confidence for part in parts]).cpu(),
         factors=parts[0].factors,
     )
+
+
+def thinned(features: Tensor, count: int) -> Tensor:
+    """A fixed random choice of rows, the same in every run; all of them when there are fewer."""
+    if len(features) <= count:
+        return features
+    return features[torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(features))[:count]))]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.core.dataset import PAD, Dataset, Split
+from genbench.core.dataset import Dataset, Split
 from genbench.core.errors import SampleError
-from genbench.core.features import FactorReader, FeatureExtractor, Statistics, TextEncoder
+from genbench.core.features import FactorReader, FeatureExtractor, Statistics
 from genbench.core.metric import (
     CaptionEvidence,
     Evidence,
@@ -22,34 +22,24 @@ from genbench.core.metric import (
     LabelEvidence,
     LogitEvidence,
     Need,
-    PairEvidence,
     ReconstructionEvidence,
     VectorEvidence,
 )
 from genbench.core.spec import Scalar
-from genbench.harness.evidence import NUM_PAIRS, perceptual_distances, reconstruction_evidence
-from genbench.harness.extraction import Tell, extract_layers, merged_predictions, read_factors, silent
+from genbench.harness.evidence import reconstruction_evidence
+from genbench.harness.extraction import extract_layers, merged_predictions, read_factors, thinned
 from genbench.harness.inspect_samples import Inspection
 from genbench.harness.networks import Networks
+from genbench.harness.options import Options
+from genbench.harness.picture_evidence import (
+    asked_factors,
+    caption_evidence,
+    class_pair_evidence,
+    pair_evidence,
+)
 from genbench.harness.pictures import Pictures, some_pictures
 from genbench.harness.reference import NUM_EXAMPLES, reference_statistics
 from genbench.harness.sides import FEATURES_GIVEN, Side
-
-_PAIR_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What else an evaluation is told."""
-
-    num_reference: int = 10_000
-    """Reference examples behind the metrics that compare features one by one, at most."""
-    captions: Sequence[str] | Mapping[str, str] | None = None
-    """What each sample was asked to show, in the order of the samples or by the name of its file."""
-    caption_prefix: str = ""
-    """Words before every caption when it is embedded."""
-    caching: bool = True
-    tell: Tell = silent
 
 
 class Gathering:
@@ -100,15 +90,13 @@ class Gathering:
             spatial=self._spatial() if Need.SPATIAL in needs else None,
             logits=self._logits() if Need.LOGITS in needs else None,
             factors=self._factors() if Need.FACTORS in needs else None,
-            pairs=self._pairs() if Need.PAIRS in needs else None,
-            class_pairs=self._class_pairs() if Need.PAIRS in needs else None,
+            pairs=pair_evidence(self.samples.pictures(), self._networks) if Need.PAIRS in needs else None,
+            class_pairs=class_pair_evidence(self.samples.pictures(), self._networks) if Need.PAIRS in needs else None,
             reconstructions=self._reconstructions() if Need.RECONSTRUCTIONS in needs else None,
             captions=self._captions() if Need.CAPTIONS in needs else None,
             labels=self._labels() if Need.LABELS in needs else None,
             vectors=self._vectors() if Need.VECTORS in needs else None,
         )
-
-    # --- features ---------------------------------------------------------------------------------------------------
 
     @property
     def extractor_name(self) -> str:
@@ -188,7 +176,7 @@ class Gathering:
     def _features(self, needs: frozenset[Need]) -> FeatureEvidence:
         layers, statistics = self._real
         real = layers.get("features")
-        reference = None if real is None else _thinned(real, self._options.num_reference)
+        reference = None if real is None else thinned(real, self._options.num_reference)
         if statistics is None and reference is not None and real is not None and len(reference) < len(real):
             statistics = self._moments(real)
         return FeatureEvidence(
@@ -218,7 +206,7 @@ class Gathering:
         side = self._held_out_side()
         assert side is not None
         if side.features is not None:
-            return _thinned(side.features, self._options.num_reference)
+            return thinned(side.features, self._options.num_reference)
         assert side.dataset is not None
         pictures = some_pictures(side.dataset, side.splits, self._options.num_reference)
         return self._extracted(pictures, ("features",), "held-out data")["features"]
@@ -248,55 +236,17 @@ class Gathering:
             protocol={**self.protocol, "layer": "logits"},
         )
 
-    # --- from the pictures themselves -------------------------------------------------------------------------------
-
     def _factors(self) -> FactorEvidence:
         assert self.reference.dataset is not None
         combinations = self.reference.dataset.combinations("train")
         assert combinations is not None  # `why_not` has refused data without factors
         read = [read_factors(self._extractor(), chunk) for chunk in self.samples.pictures().chunks()]
-        asked = None if self._options.captions is None else _asked(self.reference.dataset, self._caption_list)
+        asked = None if self._options.captions is None else asked_factors(self.reference.dataset, self._caption_list)
         return FactorEvidence(
             samples=merged_predictions(read),
             training=torch.from_numpy(combinations),
             asked=asked,
             protocol=self._extractor().protocol(),
-        )
-
-    def _pairs(self) -> PairEvidence:
-        pictures = self.samples.pictures()
-        rows = np.random.default_rng(_PAIR_SEED).permutation(len(pictures))[: 2 * NUM_PAIRS]
-        half = len(rows) // 2
-        return self._paired(pictures, rows[:half], rows[half : 2 * half], classes=None)
-
-    def _class_pairs(self) -> PairEvidence | None:
-        """Disjoint pairs within each class, None without classes or where no class has two pairs."""
-        pictures = self.samples.pictures()
-        labels = pictures.labels()
-        if labels is None:
-            return None
-        order = np.random.default_rng(_PAIR_SEED).permutation(len(pictures))
-        shuffled = labels.numpy()[order]
-        groups = [order[shuffled == label] for label in np.unique(shuffled)]
-        cuts = [(group[: len(group) // 2], group[len(group) // 2 : 2 * (len(group) // 2)]) for group in groups]
-        first, second = (np.concatenate(parts)[:NUM_PAIRS] for parts in zip(*cuts, strict=True))
-        if max(len(part) for part, _ in cuts) < 2:
-            return None
-        return self._paired(pictures, first, second, classes=labels[torch.from_numpy(first)])
-
-    def _paired(
-        self, pictures: Pictures, first: np.ndarray, second: np.ndarray, *, classes: Tensor | None
-    ) -> PairEvidence:
-        """Distances of the pictures at `first` from those at `second`."""
-        used = np.unique(np.concatenate([first, second]))
-        images = pictures.take(used).images()
-        a, b = (images[torch.from_numpy(np.searchsorted(used, rows))] for rows in (first, second))
-        protocol = {**self._networks.get("perceptual").protocol(), "resolution": images.shape[-1]}
-        return PairEvidence(
-            distances=perceptual_distances(self._networks.perceptual(), a, b),
-            classes=classes,
-            extractor=self._networks.ref("perceptual").name,
-            protocol=protocol,
         )
 
     def _reconstructions(self) -> ReconstructionEvidence:
@@ -310,19 +260,12 @@ class Gathering:
         return reconstruction_evidence(self._networks, real, made)
 
     def _captions(self) -> CaptionEvidence:
-        network, captions, pictures = self._networks.get("captions"), self._caption_list, self.samples.pictures()
-        assert isinstance(network, TextEncoder)
-        images = extract_layers(
-            pictures, self._networks.get("captions"), ("features",), what="captioned samples", tell=self._options.tell
-        )["features"]
-        with torch.no_grad():
-            words = [f"{self._options.caption_prefix}{caption}" for caption in captions]
-            texts = torch.cat([network.encode_text(words[i : i + 256]).cpu() for i in range(0, len(words), 256)])
-        return CaptionEvidence(
-            images=images,
-            texts=texts,
-            extractor=self._networks.ref("captions").name,
-            protocol={**self._networks.get("captions").protocol(), "prefix": self._options.caption_prefix},
+        return caption_evidence(
+            self.samples.pictures(),
+            self._caption_list,
+            self._networks,
+            prefix=self._options.caption_prefix,
+            tell=self._options.tell,
         )
 
     @functools.cached_property
@@ -359,8 +302,6 @@ class Gathering:
         assert self.samples.features is not None
         assert self.reference.features is not None
         return VectorEvidence(samples=self.samples.features, reference=self.reference.features)
-
-    # --- why something is not there ---------------------------------------------------------------------------------
 
     def why_no_network(self) -> str | None:
         """Why features of pictures cannot be had; None also where no picture has to be looked at."""
@@ -453,26 +394,3 @@ _REASONS: dict[Need, Callable[[Gathering], str | None]] = {
     Need.CODES: lambda self: "the samples are pictures, not codes",
     Need.VECTORS: Gathering.why_no_vectors,
 }
-
-
-def _thinned(features: Tensor, count: int) -> Tensor:
-    """A fixed random choice of rows, the same in every run; all of them when there are fewer."""
-    if len(features) <= count:
-        return features
-    return features[torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(features))[:count]))]
-
-
-def _asked(dataset: Dataset, captions: Sequence[str]) -> Tensor | None:
-    """Factors that captions ask for, by the data set's own sentences; None where it has none or not these."""
-    spec = dataset.spec
-    if not spec.vocabulary or not spec.factors:
-        return None
-    known: dict[str, Tensor] = {}
-    for split in dataset.splits:
-        batch = dataset.load(split, np.arange(20_000))
-        if batch.text is not None and batch.factors is not None:
-            kept = batch.text[:, :] != PAD
-            for tokens, factors, words in zip(batch.text, batch.factors, kept, strict=True):
-                known.setdefault(" ".join(spec.vocabulary[token] for token in tokens[words].tolist()), factors)
-    found = [known.get(" ".join(caption.lower().split())) for caption in captions]
-    return None if any(row is None for row in found) else torch.stack([row for row in found if row is not None])

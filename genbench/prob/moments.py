@@ -129,9 +129,10 @@ class Moments:
 
     def _step(self, mean: np.ndarray, count: int) -> np.ndarray:
         """The row whose outer product is the term of the shift."""
-        return (mean - self.mean) * np.sqrt(self.count * count / (self.count + count))
+        return np.asarray((mean - self.mean) * np.sqrt(self.count * count / (self.count + count)))
 
     def _update(self, rows: np.ndarray) -> None:
+        # Given one triangle in column order, BLAS writes into it and returns it.
         self._upper = blas.dsyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=1)
 
     def _move(self, mean: np.ndarray, count: int) -> None:
@@ -161,7 +162,7 @@ def as_rows(rows: Rows, *, size: int | None = None) -> np.ndarray:
     """
     if isinstance(rows, Tensor):
         kept = rows.detach().cpu()
-        rows = (kept.float() if kept.dtype is torch.bfloat16 else kept).numpy()
+        rows = np.asarray((kept.float() if kept.dtype is torch.bfloat16 else kept).numpy())
     if rows.ndim != 2 or rows.shape[1] < 1 or (size is not None and rows.shape[1] != size):
         raise ValueError(f"features have shape (N, {'F' if size is None else size}), found {tuple(rows.shape)}")
     if not all(np.isfinite(rows[start : start + _BLOCK]).all() for start in range(0, len(rows), _BLOCK)):

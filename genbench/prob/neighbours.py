@@ -1,40 +1,64 @@
-"""Nearest-neighbour balls between two sets of points: radii, and who lies in whose ball.
+"""Nearest neighbours: who they are and how far they lie.
 
-Distances come from one matrix product per block of rows, in the precision of the features. Pairs
-too close to a ball's edge for that precision are measured again in float64 from the difference of
-the two points, so that every comparison is exact for features that are exact, ties included.
-Memory grows with `ROWS` times the number of points, never with its square.
+Distances come from one matrix product per tile (`_distance_tiles`), in the precision of the
+features. Pairs too close to call for that precision are measured again in float64 from the
+difference of the two points, so that every distance and comparison is exact for features that are
+exact, ties included. Memory grows with the number of points, never with its square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-ROWS = 1024
-"""Rows of a distance matrix held at once."""
-_EXACT_ELEMENTS = 1 << 22  # differences held at once while pairs are measured again: 32 MiB
-_SPARE = 4  # candidates beyond the k nearest, enough unless many points are nearly equally far
-_SLACK = 8.0  # times eps sqrt(F) (|x|^2 + |y|^2): beyond any rounding error seen in a product of F terms
+from genbench.prob._distance_tiles import DistanceTiles, distance_tiles
+
+_SPARE = 6  # candidates beyond the k nearest, enough unless many points are nearly equally far
+_GROUP = 16  # columns reduced to their minimum before anything is sorted
+_HARD_PAIRS = 1 << 22  # pairs looked at together where they were not enough
 
 
 @dataclass(frozen=True)
-class BallCounts:
-    """Which balls of one set hold which points of another, counted from both sides."""
+class Neighbours:
+    """The k nearest points of each point, nearest first."""
 
-    within: Tensor
-    """(N,) int64: balls that hold the point, edge included (distance <= radius)."""
-    inside: Tensor
-    """(N,) int64: balls that hold the point, edge excluded (distance < radius)."""
-    occupants: Tensor
-    """(M,) int64: points inside the ball, edge excluded."""
-    sole_holder: Tensor
-    """(M,) int64: points that this ball holds, edge included, and no other does."""
-    sole_occupant: Tensor
-    """(N,) int64: balls that have this point inside, edge excluded, and no other."""
+    squared: Tensor
+    """(N, k) float64, squared distances."""
+    index: Tensor
+    """(N, k) int64; among equally near points, any."""
+
+    @property
+    def distances(self) -> Tensor:
+        """(N, k) float64."""
+        return self.squared.sqrt()
+
+
+def nearest_neighbours(x: Tensor, y: Tensor, *, k: int = 1, scale: Tensor | None = None) -> Neighbours:
+    """The k nearest points of `y` to each of `x`.
+
+    Args:
+        x: (N, F).
+        y: (M, F), M >= k.
+        k: at least 1.
+        scale: (M,) float64, not negative: squared distances to y_j are multiplied by its entry.
+    """
+    tiles = distance_tiles(x, y)
+    weights = None if scale is None else scale.to(tiles.x.norms.dtype)
+    low, index = _nothing(tiles, min(k + _SPARE, len(y)))
+    for rows, columns in tiles.slices():
+        lower = tiles.lower(rows, columns).clamp_(min=0.0)
+        if weights is not None:
+            lower *= weights[columns]
+        _keep(low, index, rows, columns.start, lower)
+    return _settled(tiles, low, index, k, scale=scale, within=False)
+
+
+def nearest_others(points: Tensor, *, k: int = 1) -> Neighbours:
+    """The k nearest other points to each of `points` (N, F), N > k; an equal point is one at distance 0."""
+    return _others(distance_tiles(points, points), k)
 
 
 def squared_radii(points: Tensor, k: int) -> Tensor:
@@ -44,86 +68,116 @@ def squared_radii(points: Tensor, k: int) -> Tensor:
         points: (N, F), N > k; a point equal to another counts as a neighbour at distance 0.
         k: at least 1.
     """
-    distinct, index, counts = torch.unique(points, dim=0, return_inverse=True, return_counts=True)
-    radii = torch.empty(len(distinct), dtype=torch.float64, device=points.device)
-    for rows, approximate, slack in _distance_rows(distinct, distinct):
-        radii[rows] = _kth_of(distinct, rows, _candidates(approximate, slack, k), counts, k)
-    return radii[index]
+    return nearest_others(points, k=k).squared[:, -1]
 
 
-def _candidates(approximate: Tensor, slack: Tensor, k: int) -> Tensor:
-    """Indices (rows, width) of all points that may be among the k nearest or the point itself."""
-    num = approximate.shape[1]
-    first = approximate.topk(min(k + 1 + _SPARE, num), dim=1, largest=False, sorted=True)
-    edge = first.values[:, min(k, num - 1), None] + 2.0 * slack.amax(dim=1, keepdim=True)
-    if first.values.shape[1] == num or bool((first.values[:, -1:] > edge).all()):
-        return first.indices
-    width = int((approximate <= edge).sum(dim=1).max())
-    return approximate.topk(width, dim=1, largest=False).indices
+def radii_within(tiles: DistanceTiles, k: int) -> Tensor:
+    """`squared_radii` of a set that has been made ready to be compared with itself."""
+    return _others(tiles, k).squared[:, -1]
 
 
-def count_balls(points: Tensor, centres: Tensor, squared: Tensor) -> BallCounts:
-    """Count, for each point, the balls around `centres` that hold it.
+def _others(tiles: DistanceTiles, k: int) -> Neighbours:
+    """The k nearest others of a set that is compared with itself."""
+    num = len(tiles.x.points)
+    low, index = _nothing(tiles, min(k + _SPARE, num - 1))
+    for rows, columns in tiles.slices_of_half():
+        lower = tiles.lower(rows, columns).clamp_(min=0.0)
+        if rows == columns:
+            lower.fill_diagonal_(math.inf)
+        else:
+            _keep(low, index, columns, rows.start, lower.T)
+        _keep(low, index, rows, columns.start, lower)
+    return _settled(tiles, low, index, k, scale=None, within=True)
 
-    Args:
-        points: (N, F).
-        centres: (M, F).
-        squared: (M,) float64, squared radii of the balls.
+
+def _nothing(tiles: DistanceTiles, width: int) -> tuple[Tensor, Tensor]:
+    """Candidates before any tile is seen: lower bounds (N, width) and indices."""
+    norms = tiles.x.norms
+    low = torch.full((len(norms), width), math.inf, dtype=norms.dtype, device=norms.device)
+    return low, torch.zeros(low.shape, dtype=torch.int64, device=norms.device)
+
+
+def _keep(low: Tensor, index: Tensor, rows: slice, start: int, lower: Tensor) -> None:
+    """Merge a tile, whose first column is `start`, into the smallest bounds kept for its rows."""
+    width = low.shape[1]
+    found, place = _smallest(lower, width)
+    values = torch.cat([low[rows], found], dim=1)
+    names = torch.cat([index[rows], place + start], dim=1)
+    best = values.topk(width, dim=1, largest=False, sorted=True)
+    low[rows], index[rows] = best.values, names.gather(1, best.indices)
+
+
+def _smallest(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The `width` smallest of each row and their places, in any order; fewer if a row is shorter.
+
+    They lie in the `width` groups with the smallest minima, so most of a row is only ever reduced.
     """
-    within, inside = [], []
-    sole_holder = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
-    occupants, occupant = torch.zeros_like(sole_holder), torch.zeros_like(sole_holder)
-    for rows, approximate, slack in _distance_rows(points, centres):
-        closed, opened = _compared(points[rows], centres, squared, approximate, slack)
-        within.append(closed.sum(dim=1))
-        inside.append(opened.sum(dim=1))
-        sole_holder += closed[within[-1] == 1].sum(dim=0)
-        here = opened.sum(dim=0)
-        once = here == 1  # a ball with one occupant in all has it in one block
-        occupant[once] = rows.start + opened[:, once].int().argmax(dim=0)
-        occupants += here
-    sole_occupant = torch.bincount(occupant[occupants == 1], minlength=len(points))
-    return BallCounts(torch.cat(within), torch.cat(inside), occupants, sole_holder, sole_occupant)
+    size = values.shape[1]
+    num = size // _GROUP
+    if num <= width:
+        found = values.topk(min(width, size), dim=1, largest=False)
+        return found.values, found.indices
+    group = _minima(values, num).topk(width, dim=1, largest=False, sorted=False).indices
+    member = num * torch.arange(_GROUP, device=values.device)
+    place = (group[:, None, :] + member[:, None]).flatten(1)
+    rest = torch.arange(num * _GROUP, size, device=values.device).expand(len(values), -1)  # no whole group
+    place = torch.cat([place, rest], dim=1)
+    found = values.gather(1, place).topk(width, dim=1, largest=False)
+    return found.values, place.gather(1, found.indices)
 
 
-def _compared(x: Tensor, y: Tensor, squared: Tensor, approximate: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each pair is within (edge included) and inside (edge excluded): two (rows, M) bool."""
-    margin = squared.to(approximate.dtype) - approximate
-    closed, opened = margin >= 0, margin > 0
-    i, j = (margin.abs() <= slack).nonzero(as_tuple=True)
-    exact = _exact(x, y, i, j)
-    closed[i, j], opened[i, j] = exact <= squared[j], exact < squared[j]
-    return closed, opened
+def _minima(values: Tensor, num: int) -> Tensor:
+    """Least of each group of a row; reduced along rows or columns, whichever lie one after another in memory."""
+    turned = values.stride(1) != 1
+    kept = (values.T if turned else values).narrow(0 if turned else 1, 0, num * _GROUP)
+    minima: Tensor = kept.unflatten(0 if turned else 1, (_GROUP, num)).amin(dim=0 if turned else 1)
+    return minima.T if turned else minima
 
 
-def _distance_rows(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows, their squared distances (rows, M) up to rounding, and a bound of that rounding."""
-    centre = y.mean(dim=0)
-    x, y = x - centre, y - centre  # rounding grows with the norms, distances do not
-    x_squared, y_squared = x.square().sum(dim=1, keepdim=True), y.square().sum(dim=1)
-    relative = _SLACK * torch.finfo(x.dtype).eps * x.shape[1] ** 0.5
-    for start in range(0, len(x), ROWS):
-        rows = slice(start, min(start + ROWS, len(x)))
-        scale = x_squared[rows] + y_squared
-        yield rows, torch.addmm(scale, x[rows], y.T, alpha=-2.0), scale * relative
+def _settled(
+    tiles: DistanceTiles, low: Tensor, index: Tensor, k: int, *, scale: Tensor | None, within: bool
+) -> Neighbours:
+    """Exact distances of the k nearest among the candidates, or among all where those are too few."""
+
+    def measured(i: Tensor, j: Tensor) -> Tensor:
+        squared = tiles.exact(i, j)
+        return squared if scale is None else squared * scale[j]
+
+    squared = torch.full(low.shape, math.inf, dtype=torch.float64, device=low.device)
+    own = torch.arange(len(low), device=low.device).repeat_interleave(k)
+    squared[:, :k] = measured(own, index[:, :k].flatten()).view(-1, k)
+    bound = tiles.not_below(squared[:, :k].amax(dim=1, keepdim=True))
+    i, place = (low[:, k:] < bound).nonzero(as_tuple=True)
+    squared[i, place + k] = measured(i, index[i, place + k])
+    best = squared.topk(k, dim=1, largest=False, sorted=True)
+    found = Neighbours(best.values, index.gather(1, best.indices))
+    everyone = low.shape[1] == len(tiles.y.points) - int(within)
+    if not everyone:
+        hard = (low[:, -1].double() < tiles.scaled(found.squared[:, -1])).nonzero()[:, 0]
+        for rows in hard.split(max(1, _HARD_PAIRS // len(tiles.y.points))) if len(hard) else ():
+            found.squared[rows], found.index[rows] = _searched(tiles, rows, found.squared[rows, -1], k, scale, within)
+    return found
 
 
-def _kth_of(points: Tensor, rows: slice, near: Tensor, counts: Tensor, k: int) -> Tensor:
-    """Exact squared distance to the k-th neighbour among the candidates `near`, repeats counted."""
-    own = torch.arange(rows.start, rows.stop, device=points.device)
-    i = torch.arange(len(own), device=points.device).repeat_interleave(near.shape[1])
-    exact = _exact(points[rows], points, i, near.flatten()).view(near.shape)
-    order = exact.sort(dim=1)
-    ranked = near.gather(1, order.indices)
-    weight = counts[ranked] - (ranked == own[:, None]).long()  # a point is no neighbour of itself
-    place = (weight.cumsum(dim=1) < k).sum(dim=1, keepdim=True)
-    return order.values.gather(1, place)[:, 0]
-
-
-def _exact(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Squared distances of the pairs (x_i, y_j), float64."""
-    rows = max(1, _EXACT_ELEMENTS // x.shape[1])
-    parts = [
-        (x[a].double() - y[b].double()).square().sum(dim=1) for a, b in zip(i.split(rows), j.split(rows), strict=True)
-    ]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device=x.device)
+def _searched(
+    tiles: DistanceTiles, rows: Tensor, bound: Tensor, k: int, scale: Tensor | None, within: bool
+) -> tuple[Tensor, Tensor]:
+    """Squares and indices of the k nearest of `rows`, among all points whose square may be at most `bound`."""
+    few, edge, pairs = tiles.of_rows(rows), tiles.not_below(bound)[:, None], []
+    for block, columns in few.slices():
+        lower = few.lower(block, columns).clamp_(min=0.0)
+        if scale is not None:
+            lower *= scale[columns].to(lower.dtype)
+        here = (lower <= edge[block]).nonzero()
+        pairs.append(here + torch.tensor([block.start, columns.start], device=rows.device))
+    i, j = torch.cat(pairs).unbind(dim=1)
+    if within:
+        others = rows[i] != j
+        i, j = i[others], j[others]
+    squared = few.exact(i, j) if scale is None else few.exact(i, j) * scale[j]
+    order = squared.argsort(stable=True)
+    order = order[i[order].argsort(stable=True)]  # by row, nearest first
+    counts = torch.bincount(i, minlength=len(rows))
+    starts = counts.cumsum(0) - counts
+    chosen = order[starts[:, None] + torch.arange(k, device=rows.device)]
+    return squared[chosen], j[chosen]

@@ -51,7 +51,7 @@ def test_arrays_folders_and_archives_of_the_same_pictures_get_the_same_scores(im
         found = _values(evaluate(given, REFERENCE, metrics=FAST, num_reference=500))
         assert set(found) == set(expected)
         for name, value in expected.items():
-            assert found[name] == pytest.approx(value, rel=1e-6), (given, name)
+            assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-6), (given, name)
 
 
 def test_every_score_has_an_interval_that_holds_it(images):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from genbench.prob import polynomial_kernel
+from genbench.prob import discrepancy
 from genbench.prob.polynomial_kernel import mean_discrepancy, subset_discrepancies
 
 
@@ -16,7 +16,7 @@ def _by_hand(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rows", [4, 1024])
 def test_all_pairs_equal_the_sum_by_hand_in_any_blocks(rows, monkeypatch):
-    monkeypatch.setattr(polynomial_kernel, "ROWS", rows)
+    monkeypatch.setattr(discrepancy, "ROWS", rows)
     random = np.random.default_rng(0)
     x, y = random.normal(size=(13, 5)), random.normal(size=(9, 5)) + 0.5
     assert mean_discrepancy(x, y).value == pytest.approx(_by_hand(x, y), rel=1e-12)
@@ -36,6 +36,7 @@ def test_discrepancy_is_unchanged_by_a_common_rotation():
     assert mean_discrepancy(x @ rotation, y @ rotation).value == pytest.approx(mean_discrepancy(x, y).value, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.5])
 def test_standard_error_matches_the_spread_over_repetitions(shift):
     random = np.random.default_rng(3)

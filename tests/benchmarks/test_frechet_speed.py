@@ -1,0 +1,107 @@
+"""Frechet distance from moments of 2048 features, beside other programs on the same moments.
+
+Run with `make benchmarks`, or `OMP_NUM_THREADS=1 pytest --benchmark-enable tests/benchmarks/test_frechet_speed.py`.
+Processor time of one process, which other programs on the machine disturb least; genbench is timed
+before and after each peer.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import pytest
+import torch
+
+from genbench.prob.frechet import frechet, frechet_between, frechet_distance, frechet_distance_to
+from genbench.prob.moments import moments_of
+
+NUM, SIZE = 10_000, 2048
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _enabled(request):
+    if not request.config.getoption("--benchmark-enable"):
+        pytest.skip("minutes long: --benchmark-enable runs it")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def sides(_enabled):
+    """Features (N, F) float32 and moments of each of two sets, of falling variances and non-negative."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(SIZE, SIZE, generator=generator) * torch.logspace(0, -1.5, SIZE)
+    parts = [(torch.randn(NUM, SIZE, generator=generator) @ mix * 0.02 + 0.3).relu() for _ in range(2)]
+    return [(part, (found.mean, found.covariance())) for part in parts for found in (moments_of(part),)]
+
+
+def _seconds(call, *, rounds=1):
+    taken = []
+    for _ in range(rounds):
+        start = time.process_time()
+        value = call()
+        taken.append(time.process_time() - start)
+    return min(taken), value
+
+
+def _ours(sides):
+    return _seconds(lambda: frechet_distance(*sides[0][1], *sides[1][1]), rounds=3)
+
+
+def _paired(sides, peer):
+    first, value = _ours(sides)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, other = _seconds(peer)
+    ours = max(first, _ours(sides)[0])
+    assert value == pytest.approx(other, rel=1e-9)
+    return theirs / ours, ours, theirs
+
+
+def test_at_least_six_times_torch_fidelity(sides, record_property, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("torch_fidelity.metric_fid")
+    stats = [{"mu": mean, "sigma": covariance} for _, (mean, covariance) in sides]
+
+    def peer():
+        return module.fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+
+    _report(_paired(sides, peer), "torch-fidelity", 6.0, record_property, capsys)
+
+
+def test_at_least_fifteen_times_pytorch_fid(sides, record_property, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("pytorch_fid.fid_score")
+    moments = [part for _, side in sides for part in side]
+    paired = _paired(sides, lambda: module.calculate_frechet_distance(*moments))
+    _report(paired, "pytorch-fid", 15.0, record_property, capsys)
+
+
+def test_what_error_and_bias_add(sides, record_property, capsys):
+    features, (mean2, cov2) = sides[0][0], sides[1][1]
+    plain, _ = _seconds(lambda: frechet_distance_to(features, mean2, cov2), rounds=3)
+    whole, _ = _seconds(lambda: frechet(features, mean2, cov2), rounds=3)
+    both, _ = _seconds(lambda: frechet(features, mean2, cov2, num2=NUM, bias="gaussian"), rounds=3)
+    moments, _ = _seconds(lambda: frechet_distance(*sides[0][1], mean2, cov2), rounds=3)
+    biased, _ = _seconds(lambda: frechet_between(*sides[0][1], mean2, cov2, num1=NUM, num2=NUM), rounds=3)
+    record_property("error_share", 1.0 - plain / whole)
+    record_property("bias_share", 1.0 - moments / biased)
+    with capsys.disabled():
+        print(
+            f"\nfeatures {plain:.2f} s, with error {whole:.2f} s ({1 - plain / whole:.0%} of it), with bias {both:.2f} s; "
+            f"moments {moments:.2f} s, with bias {biased:.2f} s"
+        )
+    assert both < 2.0 * plain
+
+
+def _report(paired, peer, least, record_property, capsys):
+    ratio, ours, theirs = paired
+    record_property("ratio", ratio)
+    with capsys.disabled():
+        print(f"\ngenbench {ours:.2f} s, {peer} {theirs:.2f} s of processor time: {ratio:.1f}x")
+    assert ratio >= least
