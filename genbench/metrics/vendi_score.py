@@ -10,7 +10,8 @@ eigenvalues of K / N, which are those of X'X / N for unit rows X:
 The default is q = 1, of the first paper. Needs no reference: it says nothing of quality.
 Called `vendi_<extractor>`, for other orders `vendi_q<order>_<extractor>`.
 Standard error: the delta method; the influence of x on sum f(lambda) is x' f'(X'X / N) x, so that
-of directions u_k with eigenvalues lambda_k it is sum f'(lambda_k) (u_k.x)^2 less its mean.
+of directions u_k with eigenvalues lambda_k it is sum f'(lambda_k) (u_k.x)^2 less its mean. With fewer
+samples than features the spectrum is as much noise as law, and this error is a lower bound.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from genbench.prob.intervals import Estimate, normal_interval
 
 HOW = "delta method over samples; small-sample bias not removed"
 HOW_NOT = "none: a rank has no derivative"
+HOW_FEW = "delta method over samples, understated with fewer samples than features; small-sample bias not removed"
 INFLUENCES = 2048
 """Rows, evenly spaced, whose influence is measured: enough to know its spread to a few per cent."""
 
@@ -65,7 +67,8 @@ def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
     vectors = torch.linalg.eigh(matrix.float()).eigenvectors[:, kept]  # single precision: only the error needs them
     influence = _influences(x, spectrum, vectors, _slopes(spectrum, q))
     stderr = value * float(influence.std()) / math.sqrt(len(x))
-    return Estimate(value, stderr, normal_interval(value, stderr, low=1.0, high=float(min(x.shape))), HOW)
+    interval = normal_interval(value, stderr, low=1.0, high=float(min(x.shape)))
+    return Estimate(value, stderr, interval, HOW if dual else HOW_FEW)
 
 
 @register_metric("vendi_score")

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-#: Above this ratio of the extreme eigenvalues of M, rounding of the smallest stays below 1e-12 of the largest root.
-WELL_CONDITIONED = 1e-8
-#: Error in the sum of `s`, relative to both traces, beyond which singular values replace eigenvalues.
+#: Error in the sum of `s`, relative to both traces, up to which eigenvalues need no second opinion.
 _TOLERANCE = 1e-12
+#: Error of an eigenvalue, in roundings of the largest: 1 or less has been seen up to 2048 rows.
+_ROUNDINGS = 4.0
 #: Errors of single eigenvalues that cancel in the determinant hide from it by no more than this, as a rule.
 _SAFETY = 10.0
 #: From this rank on eigenvectors are found in single precision.
@@ -80,16 +80,18 @@ def couple_factored(cov1: np.ndarray, factor: tuple[np.ndarray, np.ndarray], cov
     """As `couple`, with `factored(cov1)` at hand: for one matrix against many."""
     upper, order = factor  # (r, F)
     rank = len(upper)
-    turned = np.asfortranarray(cov2[np.ix_(order, order)])
+    turned = cov2[np.ix_(order, order)].T  # in column order; symmetric
     if rank == len(order):
         product, _ = lapack.dsygst(turned, upper, itype=2, lower=0, overwrite_a=1)
     else:
-        product = blas.dgemm(1.0, upper @ turned, upper, trans_b=1)
+        clean = np.triu(upper)
+        product = blas.dgemm(1.0, clean @ turned, clean, trans_b=1)
     squares = _eigenvalues(product)
-    if rank and squares[0] > WELL_CONDITIONED * squares[-1]:
+    trace = float(np.trace(cov1) + np.trace(cov2))
+    if _blurred(squares) <= _TOLERANCE * trace:
         roots = np.sqrt(squares)
     else:
-        roots = _careful_roots(squares, upper, order, cov1, cov2)
+        roots = _careful_roots(squares, factor, cov2, tolerance=_TOLERANCE * trace)
     return Coupling(roots=roots, product=product, upper=upper[:, :rank], order=order[:rank])
 
 
@@ -103,24 +105,37 @@ def couple_rows(centred: np.ndarray, cov2: np.ndarray, *, ddof: int = 1) -> RowC
     rows = _reflect(centred)[1:] / scale  # (N-1, F), S1 = rows' rows
     product = rows @ cov2 @ rows.T
     squares = _eigenvalues(product)
-    if squares[0] > WELL_CONDITIONED * squares[-1]:
+    if _blurred(squares) <= _TOLERANCE * float((rows**2).sum() + np.trace(cov2)):
         roots = np.sqrt(squares)
     else:
         upper, order = factored(cov2)
-        roots = _singular_values(rows[:, order] @ upper.T, len(squares))
+        roots = _singular_values(rows[:, order] @ np.triu(upper).T, len(squares))
     return RowCoupling(roots=roots, product=product, scale=float(scale))
 
 
 def factored(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cholesky with pivoting: `R` (r, F), upper trapezoidal, and `order` (F,); `cov[order][:, order] = R' R`."""
+    """Cholesky with pivoting: `R` (r, F) and `order` (F,) with `cov[order][:, order] = R' R`, up to rounding.
+
+    Only the upper trapezoid of `R` means anything.
+    """
     factor, pivots, rank, _ = lapack.dpstrf(np.asarray(cov, dtype=np.float64).T, lower=0)
     if cov.diagonal().max(initial=0.0) <= 0.0:
         rank = 0
-    return np.asfortranarray(np.triu(factor)[:rank]), pivots - 1
+    return factor[:rank], pivots - 1
+
+
+def _blurred(squares: np.ndarray) -> float:
+    """Error in the sum of roots that rounding of the largest eigenvalue can make, infinite if one is not positive."""
+    if not len(squares):
+        return 0.0
+    if squares[0] <= 0.0:
+        return np.inf
+    rounding = _ROUNDINGS * float(np.finfo(np.float64).eps) * float(squares[-1])
+    return rounding * float(np.linalg.norm(0.5 / np.sqrt(squares)))
 
 
 def _careful_roots(
-    squares: np.ndarray, upper: np.ndarray, order: np.ndarray, cov1: np.ndarray, cov2: np.ndarray
+    squares: np.ndarray, factor: tuple[np.ndarray, np.ndarray], cov2: np.ndarray, *, tolerance: float
 ) -> np.ndarray:
     """Roots of eigenvalues that span many decades, or singular values where those cannot be trusted.
 
@@ -128,17 +143,18 @@ def _careful_roots(
     full relative accuracy. An error of size `delta` in all eigenvalues `m` moves the left by about
     `delta |1/m|`, which measures `delta`, and the sum of roots by `delta |1/(2 sqrt m)|`.
     """
+    (upper, order), size = factor, len(cov2)
+    if len(upper) == size and squares[0] > 0.0:
+        other, failed = lapack.dpotrf(cov2.T, lower=0, clean=0)
+        if not failed:
+            expected = 2.0 * float(np.log(np.diag(upper)).sum() + np.log(np.diag(other)).sum())
+            delta = abs(float(np.log(squares).sum()) - expected) / float(np.linalg.norm(1.0 / squares))
+            if _SAFETY * delta * float(np.linalg.norm(0.5 / np.sqrt(squares))) <= tolerance:
+                return np.asarray(np.sqrt(squares))
     upper2, order2 = factored(cov2)
-    rank, rank2, size = len(upper), len(upper2), len(cov1)
-    if rank == rank2 == size and squares[0] > 0.0:
-        expected = 2.0 * float(np.log(np.diag(upper)).sum() + np.log(np.diag(upper2)).sum())
-        delta = abs(float(np.log(squares).sum()) - expected) / float(np.linalg.norm(1.0 / squares))
-        doubt = _SAFETY * delta * float(np.linalg.norm(0.5 / np.sqrt(squares)))
-        if doubt <= _TOLERANCE * float(np.trace(cov1) + np.trace(cov2)):
-            return np.asarray(np.sqrt(squares))
-    spread1, spread2 = np.zeros((rank, size)), np.zeros((rank2, size))
-    spread1[:, order], spread2[:, order2] = upper, upper2
-    return _singular_values(spread1 @ spread2.T, rank)
+    spread1, spread2 = np.zeros((len(upper), size)), np.zeros((len(upper2), size))
+    spread1[:, order], spread2[:, order2] = np.triu(upper), np.triu(upper2)
+    return _singular_values(spread1 @ spread2.T, len(upper))
 
 
 def _singular_values(matrix: np.ndarray, num: int) -> np.ndarray:

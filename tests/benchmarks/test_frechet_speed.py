@@ -7,6 +7,7 @@ before and after each peer.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 
@@ -91,17 +92,18 @@ def test_what_error_and_bias_add(sides, record_property, capsys):
     biased, _ = _seconds(lambda: frechet_between(*sides[0][1], mean2, cov2, num1=NUM, num2=NUM), rounds=3)
     record_property("error_share", 1.0 - plain / whole)
     record_property("bias_share", 1.0 - moments / biased)
-    with capsys.disabled():
-        print(
-            f"\nfeatures {plain:.2f} s, with error {whole:.2f} s ({1 - plain / whole:.0%} of it), with bias {both:.2f} s; "
-            f"moments {moments:.2f} s, with bias {biased:.2f} s"
-        )
+    _tell(f"features {plain:.2f} s, with error {whole:.2f} s: {1.0 - plain / whole:.0%} of it", capsys)
+    _tell(f"with error and bias {both:.2f} s; moments {moments:.2f} s, with bias {biased:.2f} s", capsys)
     assert both < 2.0 * plain
 
 
 def _report(paired, peer, least, record_property, capsys):
     ratio, ours, theirs = paired
     record_property("ratio", ratio)
-    with capsys.disabled():
-        print(f"\ngenbench {ours:.2f} s, {peer} {theirs:.2f} s of processor time: {ratio:.1f}x")
+    _tell(f"genbench {ours:.2f} s, {peer} {theirs:.2f} s of processor time: {ratio:.1f}x", capsys)
     assert ratio >= least
+
+
+def _tell(line, capsys):
+    with capsys.disabled():
+        sys.stdout.write(f"\n{line}")

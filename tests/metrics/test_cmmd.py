@@ -112,14 +112,14 @@ def test_it_is_called_cmmd_over_clip_alone_and_says_its_settings():
 
 @pytest.mark.parametrize("text", ["cmmd[estimator=u_statistic]", "cmmd[preset=none,sigma=-1.0]", "cmmd[sigma=3.0]"])
 def test_settings_against_the_preset_are_refused(text):
-    with pytest.raises(SettingError, match=r"found"):
+    with pytest.raises(SettingError, match=r"found|expected"):
         build_metric(parse_ref(text))
     assert build_metric(parse_ref("cmmd[preset=none,estimator=u_statistic,sigma=3.0]"))
 
 
 def test_too_few_embeddings_zeros_and_nan_are_refused():
     good = torch.ones(5, 3)
-    with pytest.raises(ValueError, match="at least 2 samples.*found 1"):
+    with pytest.raises(ValueError, match=r"at least 2 samples.*found 1"):
         _score(CMMD(), good[:1], good)
     with pytest.raises(ValueError, match="row of zeros"):
         _score(CMMD(), torch.zeros(5, 3), good)

@@ -111,7 +111,7 @@ def test_the_error_of_one_part_is_the_spread_of_divergences():
 def test_the_metric_names_the_classifier_and_its_parts():
     logits = LogitEvidence(samples=_random(200, 8), extractor="inception_v3", protocol={"sha256": "abc"})
     (score,) = InceptionScore().compute(Evidence(logits=logits))
-    assert (score.name, score.better, score.num_samples) == ("is", "higher", 200)
+    assert (score.name, score.better, score.num_samples) == ("inception_score", "higher", 200)
     assert score.protocol["parts"] == "torch-fidelity"
     assert score.protocol["num_parts"] == 10
     assert score.protocol["sha256"] == "abc"
@@ -132,9 +132,9 @@ def test_a_part_of_one_sample_has_no_interval_and_says_so():
 
 
 def test_too_few_or_broken_logits_are_refused():
-    with pytest.raises(ValueError, match="at least 10 samples.*9"):
+    with pytest.raises(ValueError, match=r"at least 10 samples.*9"):
         inception_score(_random(9, 4))
-    with pytest.raises(ValueError, match="at least 2 samples.*1"):
+    with pytest.raises(ValueError, match=r"at least 2 samples.*1"):
         inception_score(_random(1, 4), preset="single")
     with pytest.raises(ValueError, match="found none"):
         InceptionScore().compute(Evidence())

@@ -71,11 +71,11 @@ def test_the_metric_says_how_many_examples_it_used():
 
 
 def test_too_little_is_refused():
-    with pytest.raises(ValueError, match="at least 2 samples.*found 1"):
+    with pytest.raises(ValueError, match=r"at least 2 samples.*found 1"):
         _score(MIND(), _normal(1, 3, seed=0), _normal(9, 3, seed=1))
     with pytest.raises(ValueError, match="one width"):
         mind(_normal(5, 3, seed=0), _normal(5, 4, seed=0))
     with pytest.raises(ValueError, match="finite"):
         _score(MIND(), _normal(5, 3, seed=0) * float("nan"), _normal(9, 3, seed=1))
-    with pytest.raises(SettingError, match="at least 2"):
+    with pytest.raises(SettingError, match=r"at least 2"):
         build_metric(parse_ref("mind[num_directions=1]"))

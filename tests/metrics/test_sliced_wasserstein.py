@@ -57,9 +57,9 @@ def test_the_value_is_the_same_at_each_run_and_hangs_on_the_seed():
 
 
 def test_too_little_is_refused():
-    with pytest.raises(ValueError, match="at least 2 samples.*found 1"):
+    with pytest.raises(ValueError, match=r"at least 2 samples.*found 1"):
         _score(SlicedWasserstein(), _normal(1, 3, seed=0), _normal(9, 3, seed=1))
     with pytest.raises(ValueError, match="2 directions"):
         sliced_wasserstein(_normal(5, 3, seed=0), _normal(5, 3, seed=1), num_directions=1)
-    with pytest.raises(SettingError, match="at least 2"):
+    with pytest.raises(SettingError, match=r"at least 2"):
         build_metric(parse_ref("sliced_wasserstein[num_directions=1]"))
