@@ -31,9 +31,8 @@ def rank_test(x: np.ndarray, y: np.ndarray) -> RankTest:
     n, m = len(x), len(y)
     both = stats.rankdata(np.concatenate([x, y]))
     above = both[:n] - stats.rankdata(x)  # values of y below each x, ties half
-    below = m - 0.0 - (both[n:] - stats.rankdata(y)) * (m / n)  # of x above each y, in the units of m
-    spread = float(above.var(ddof=1)) / n if n > 1 else 0.0
-    spread += float(below.var(ddof=1)) / m if m > 1 else 0.0
+    below = both[n:] - stats.rankdata(y)  # values of x below each y
+    spread = (n * float(above.var(ddof=1)) if n > 1 else 0.0) + (m * float(below.var(ddof=1)) if m > 1 else 0.0)
     scale = math.sqrt(n * m * (n + m + 1) / 12.0)
     u = float(above.sum())
-    return RankTest((u - 0.5 * n * m + 0.5) / scale, n * math.sqrt(spread) / scale)
+    return RankTest((u - 0.5 * n * m + 0.5) / scale, math.sqrt(spread) / scale)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from neighbour_evidence import evidence_of, normal
 
 from genbench.metrics.alpha_precision import AlphaPrecision, alpha_precision, beta_recall

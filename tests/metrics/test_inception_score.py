@@ -117,7 +117,7 @@ def test_the_metric_names_the_classifier_and_its_parts():
     assert score.protocol["sha256"] == "abc"
     assert score.ci95[0] <= score.value <= score.ci95[1]
     other = LogitEvidence(samples=_random(200, 8), extractor="shapes_net", protocol={})
-    assert InceptionScore(preset="single").compute(Evidence(logits=other))[0].name == "is_shapes_net"
+    assert InceptionScore(preset="single").compute(Evidence(logits=other))[0].name == "inception_score_shapes_net"
 
 
 def test_the_value_is_the_same_at_each_run():
