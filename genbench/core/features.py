@@ -202,6 +202,6 @@ def build_features(ref: Ref) -> FeatureExtractor:
 
 @torch.no_grad()
 def extract(extractor: FeatureExtractor, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Features of many images in batches, on the extractor's device: (N, F) on the CPU, in the extractor's precision."""
+    """Features of many images in batches on the extractor's device: (N, F) on the CPU, in the extractor's precision."""
     device = next(extractor.parameters()).device
     return torch.cat([extractor(chunk.to(device)).cpu() for chunk in images.split(batch_size)])

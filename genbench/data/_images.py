@@ -2,8 +2,8 @@
 
 PNG, JPEG, WebP, BMP and GIF files with 8 bits per channel are read, grey as one channel and everything else as RGB;
 palettes and black-and-white files are expanded, an alpha channel is dropped where it is opaque, and JPEG and WebP files
-are turned as their EXIF tag says. Refused, by an error that names the file: 16-bit, CMYK, animated and transparent images,
-images of more than `MAX_PIXELS`, and whatever does not decode to its end.
+are turned as their EXIF tag says. Refused, by an error that names the file: 16-bit, CMYK, animated and transparent
+images, images of more than `MAX_PIXELS`, and whatever does not decode to its end.
 """
 
 from __future__ import annotations

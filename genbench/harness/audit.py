@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -145,7 +146,7 @@ def audit(
         features=extractor.label,
         num_samples=len(clean),
         rungs=tuple(rung for ladder in ladders for rung in _rungs(ladder, results)),
-        skipped=skipped,
+        skipped={name: reason.replace(str(Path.home()), "~") for name, reason in skipped.items()},
         protocol=networks.get("features").protocol(),
     )
 
