@@ -100,7 +100,7 @@ def evaluate(
     extractor = _ref(features)
     given = extractor.name == FEATURES_GIVEN
     sides = [
-        None if side is None else read_side(side, split=part, features_given=given)
+        None if side is None else read_side(side, split=part, features_given=given, assumed=extractor.name)
         for side, part in ((samples, None), (reference, split), (held_out, None), (originals, None))
     ]
     drawn, real = sides[0], sides[1]

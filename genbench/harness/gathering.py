@@ -26,6 +26,7 @@ from genbench.core.metric import (
     VectorEvidence,
 )
 from genbench.core.spec import Scalar
+from genbench.core.statistics import check_comparable
 from genbench.harness.evidence import reconstruction_evidence
 from genbench.harness.extraction import extract_layers, merged_predictions, read_factors, thinned
 from genbench.harness.inspect_samples import Inspection
@@ -176,6 +177,9 @@ class Gathering:
     def _features(self, needs: frozenset[Need]) -> FeatureEvidence:
         layers, statistics = self._real
         real = layers.get("features")
+        for side in (self.samples, self.reference):
+            if side.statistics is not None:
+                check_comparable(side.statistics, self.protocol)
         reference = None if real is None else thinned(real, self._options.num_reference)
         if statistics is None and reference is not None and real is not None and len(reference) < len(real):
             statistics = self._moments(real)

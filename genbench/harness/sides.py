@@ -13,8 +13,9 @@ from torch import Tensor
 
 from genbench.core.dataset import DATASETS, FILE_KINDS, Dataset, Split, build_dataset
 from genbench.core.errors import DataError, SampleError, nearest
-from genbench.core.features import Statistics, load_statistics
+from genbench.core.features import Statistics
 from genbench.core.spec import Ref, parse_ref
+from genbench.core.statistics import read_statistics
 from genbench.harness.pictures import HeldImages, Pictures, every_picture
 
 Given = str | Path | Ref | Tensor | np.ndarray | Statistics
@@ -42,7 +43,7 @@ class Side:
         return Pictures(self.dataset, tuple((split, rows) for split, rows in chosen.rows if split in self.splits))
 
 
-def read_side(given: Given, *, split: Split | None, features_given: bool) -> Side:
+def read_side(given: Given, *, split: Split | None, features_given: bool, assumed: str = "inception_v3") -> Side:
     """Find out what was given.
 
     Args:
@@ -50,6 +51,7 @@ def read_side(given: Given, *, split: Split | None, features_given: bool) -> Sid
         split: the part of a data set that is meant; None: `train` of a data set known by name, everything of a file or
             folder.
         features_given: whether files and arrays hold features in place of images.
+        assumed: the extractor behind statistics of other programs, which do not say.
 
     Raises:
         DataError: nothing is there, or it is damaged.
@@ -64,7 +66,7 @@ def read_side(given: Given, *, split: Split | None, features_given: bool) -> Sid
         return Side(label=str(given), features=checked_features(_feature_file(path), str(path)))
     ref = given if isinstance(given, Ref) else data_ref(str(given))
     if ref.name in {"npz", "stats"} and ref.argument is not None and _has_moments(Path(ref.argument).expanduser()):
-        return _of_statistics(ref)
+        return _of_statistics(ref, assumed)
     return _of_dataset(ref, split)
 
 
@@ -135,9 +137,9 @@ def _of_dataset(ref: Ref, split: Split | None) -> Side:
     return Side(label=ref.label, ref=ref, dataset=dataset, splits=splits)
 
 
-def _of_statistics(ref: Ref) -> Side:
+def _of_statistics(ref: Ref, assumed: str) -> Side:
     path = Path(ref.argument or "").expanduser()
-    statistics = load_statistics(path)
+    statistics = read_statistics(path, assume={"extractor": assumed})
     return Side(label=str(path), ref=ref, statistics=statistics)
 
 

@@ -23,7 +23,7 @@ from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair
 from genbench.core.record import Better, Score
 from genbench.metrics._held_out import sizes
 from genbench.metrics._scores import named, scored
-from genbench.prob.frechet import frechet_distance, frechet_influence
+from genbench.prob.frechet import frechet, frechet_influence
 from genbench.prob.intervals import Estimate, mean_estimate, normal_interval
 from genbench.prob.neighbours import nearest_neighbours
 
@@ -75,13 +75,15 @@ def mifid(samples: Tensor, reference: Tensor, *, threshold: float = 0.1) -> dict
     kept = ~np.isnan(distances)
     d = mean_estimate(distances[kept], how=HOW_DISTANCE, low=0.0, high=1.0)
     x, y = samples.double().cpu().numpy(), reference.double().cpu().numpy()
-    moments = _moments(y)
-    value, influence = frechet_distance(*_moments(x), *moments), frechet_influence(x, *moments)
+    plain = frechet(x, *_moments(y))
+    value, stderr = plain.value, plain.stderr
     if d.value < threshold:
         shrunk = d.value + _TINY
         pull = np.where(kept, distances - d.value, 0.0) * (len(kept) / int(kept.sum()))
-        value, influence = value / shrunk, (influence - value / shrunk * pull) / shrunk
-    stderr = float(influence.std(ddof=1)) / math.sqrt(len(influence))
+        value = plain.value / shrunk
+        influence = (frechet_influence(x, *_moments(y)) - value * pull) / shrunk
+        stderr = float(influence.std(ddof=1)) / math.sqrt(len(influence))
+    assert stderr is not None
     return {"mifid": Estimate(value, stderr, normal_interval(value, stderr, low=0.0), HOW), "memorisation_distance": d}
 
 

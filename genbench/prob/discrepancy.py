@@ -189,8 +189,9 @@ def _all_pairs(
 ) -> tuple[_Moments, tuple[_Sums, _Sums, _Sums]]:
     n, m = len(x), len(y)
     chosen_x, chosen_y = (part.new_empty(len(part), 0) for part in (x, y)) if chosen is None else chosen
-    xx, yy = _within(x, kernel, chosen_x), _within(y, kernel, chosen_y)
-    xy = _across(x, y, kernel, chosen_x, chosen_y)
+    lengths = x.square().sum(dim=1), y.square().sum(dim=1)
+    xx, yy = _within(x, lengths[0], kernel, chosen_x), _within(y, lengths[1], kernel, chosen_y)
+    xy = _across((x, y), lengths, kernel, (chosen_x, chosen_y))
     mean_x, mean_y, mean_xy = xx.rows / (n - 1), yy.rows / (m - 1), xy.rows / m
     moments = _Moments(
         value=float(mean_x.mean() + mean_y.mean() - 2.0 * mean_xy.mean()),
@@ -199,8 +200,8 @@ def _all_pairs(
         xx=_interaction(xx.squares / (n * (n - 1)), mean_x, mean_x),
         yy=_interaction(yy.squares / (m * (m - 1)), mean_y, mean_y),
         xy=_interaction(xy.squares / (n * m), mean_xy, xy.columns / n),
-        self_x=_on_diagonal(x, kernel) / n - float(mean_x.mean()),
-        self_y=_on_diagonal(y, kernel) / m - float(mean_y.mean()),
+        self_x=_on_diagonal(lengths[0], kernel) / n - float(mean_x.mean()),
+        self_y=_on_diagonal(lengths[1], kernel) / m - float(mean_y.mean()),
         n=n,
         m=m,
     )
@@ -245,11 +246,11 @@ def _subsets_one_by_one(x: Tensor, y: Tensor, kernel: Kernel, draws: Sequence[Dr
     return np.array([one.value for one in seen]), pooled
 
 
-def _within(x: Tensor, kernel: Kernel, chosen: Tensor) -> _Sums:
+def _within(x: Tensor, lengths: Tensor, kernel: Kernel, chosen: Tensor) -> _Sums:
     """Sums over ordered pairs of two different points; each block above the diagonal stands for two."""
     rows = x.new_zeros(len(x), dtype=torch.float64)
     totals, squares = x.new_zeros(chosen.shape[1], dtype=torch.float64), 0.0
-    lengths, extended = x.square().sum(dim=1), _with_ones(chosen)
+    extended = _with_ones(chosen)
     for i, j in combinations_with_replacement(_blocks(len(x)), 2):
         dots = _gram(x[i]) if i == j else x[i] @ x[j].T
         block = kernel(dots, lengths[i, None], lengths[None, j])
@@ -265,10 +266,13 @@ def _within(x: Tensor, kernel: Kernel, chosen: Tensor) -> _Sums:
     return _Sums(rows, rows, squares, totals)
 
 
-def _across(x: Tensor, y: Tensor, kernel: Kernel, chosen_x: Tensor, chosen_y: Tensor) -> _Sums:
+def _across(
+    sets: tuple[Tensor, Tensor], lengths: tuple[Tensor, Tensor], kernel: Kernel, chosen: tuple[Tensor, Tensor]
+) -> _Sums:
+    (x, y), (lengths_x, lengths_y), (chosen_x, chosen_y) = sets, lengths, chosen
     rows, columns = (part.new_zeros(len(part), dtype=torch.float64) for part in (x, y))
     totals, squares = x.new_zeros(chosen_x.shape[1], dtype=torch.float64), 0.0
-    lengths_x, lengths_y, extended = x.square().sum(dim=1), y.square().sum(dim=1), _with_ones(chosen_y)
+    extended = _with_ones(chosen_y)
     for i in _blocks(len(x)):
         for j in _blocks(len(y)):
             block = kernel(x[i] @ y[j].T, lengths_x[i, None], lengths_y[None, j])
@@ -302,6 +306,5 @@ def _square_sum(block: Tensor) -> float:
     return float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
 
 
-def _on_diagonal(x: Tensor, kernel: Kernel) -> float:
-    lengths = x.square().sum(dim=1)
+def _on_diagonal(lengths: Tensor, kernel: Kernel) -> float:
     return float(kernel(lengths.clone(), lengths, lengths).sum(dtype=torch.float64))

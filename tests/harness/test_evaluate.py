@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 
 import genbench
 from genbench.core.dataset import build_dataset
-from genbench.core.errors import DataError, SampleError
+from genbench.core.errors import DataError, SampleError, StaleStatistics
 from genbench.core.features import build_features, save_statistics
 from genbench.core.spec import parse_ref
 from genbench.harness.evaluate import evaluate
@@ -100,6 +101,28 @@ def test_statistics_stand_in_for_pictures_on_either_side(images, tmp_path):
     assert found.skipped["kernel_distance"] == "only moments of the samples are known; give pictures or features"
     turned = evaluate(images, tmp_path / "samples_stats.npz", metrics=("frechet_distance",))
     assert turned.score("fd_shapes_net").value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_statistics_of_another_extractor_are_refused(images, tmp_path):
+    ref, extractor = parse_ref(REFERENCE), build_features(parse_ref("shapes_net"))
+    made = compute_statistics(ref, build_dataset(ref), extractor, num_examples=200)
+    other = dataclasses.replace(made, protocol={**made.protocol, "sha256": "0123"})
+    save_statistics(other, tmp_path / "other.npz")
+    with pytest.raises(StaleStatistics, match="sha256"):
+        evaluate(images, tmp_path / "other.npz", metrics=("frechet_distance",))
+
+
+def test_moments_of_another_program_are_taken_for_those_of_the_extractor_that_is_named(images, tmp_path):
+    ref, extractor = parse_ref(REFERENCE), build_features(parse_ref("shapes_net"))
+    made = compute_statistics(ref, build_dataset(ref), extractor, num_examples=2000)
+    np.savez(tmp_path / "plain.npz", mu=made.mean, sigma=made.covariance)
+    save_statistics(made, tmp_path / "ours.npz")
+    plain, ours = (
+        evaluate(images, tmp_path / name, metrics=("frechet_distance",)).score("fd_shapes_net")
+        for name in ("plain.npz", "ours.npz")
+    )
+    assert plain.value == pytest.approx(ours.value, rel=1e-12)
+    assert plain.protocol["reference_identity"] == "not recorded"
 
 
 def test_given_features_are_scored_as_they_are(tmp_path):
