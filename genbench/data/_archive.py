@@ -1,23 +1,34 @@
-"""What zip and tar files of images share: frames, decoding, labels, fingerprints, files left out."""
+"""What zip and tar files of images share: frames, decoding, labels, captions, fingerprints, files left out."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
-from genbench.core.dataset import Batch, Dataset, DataSpec, Split
+from genbench.core.dataset import PAD, Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._images import Frame, Member, read_images, shared_frame, why_unreadable
+from genbench.data._images import FORMATS, Frame, Member, Seen, frame_of_all, is_hidden, read_images, survey
 
 SPLITS: tuple[Split, ...] = ("train",)
 MAX_BYTES = 1 << 28
 """Greatest size of one unpacked member: 256 MiB; larger ones are taken for decompression bombs."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Captions as tokens."""
+
+    vocabulary: tuple[str, ...]
+    tokens: np.ndarray
+    """(N, T) int64, padded with `PAD`."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +38,12 @@ class Listing:
     names: tuple[str, ...]
     labels: np.ndarray | None
     """(N,) int64."""
+    captions: Words | None
     skipped: tuple[str, ...]
     """Members left out, each with its reason."""
     frame: Frame
+    digests: tuple[str, ...]
+    """SHA-256 of each image's bytes."""
 
 
 class ImageArchive(Dataset):
@@ -37,11 +51,14 @@ class ImageArchive(Dataset):
 
     @property
     def spec(self) -> DataSpec:
-        """Shape and classes as found in the archive, 256 levels."""
+        """Shape, classes and words as found in the archive, 256 levels."""
         listing = self.listing()
-        frame, labels = listing.frame, listing.labels
-        num_classes = 0 if labels is None else int(labels.max()) + 1
-        return DataSpec(shape=(frame.channels, frame.height, frame.width), num_classes=num_classes)
+        frame, labels, captions = listing.frame, listing.labels, listing.captions
+        return DataSpec(
+            shape=(frame.channels, frame.height, frame.width),
+            num_classes=0 if labels is None else int(labels.max()) + 1,
+            vocabulary=() if captions is None else captions.vocabulary,
+        )
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -59,7 +76,7 @@ class ImageArchive(Dataset):
 
     @abstractmethod
     def read(self, names: Sequence[str]) -> Iterator[Member]:
-        """Members by name, in order."""
+        """Members by name, in order; one that cannot be read says why in its place."""
 
     def size(self, split: Split) -> int:
         """Number of images."""
@@ -67,53 +84,142 @@ class ImageArchive(Dataset):
         return len(self.listing().names)
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Decoded images, with labels where the archive has any."""
+        """Decoded images, with labels and captions where the archive has them."""
         rows = checked_indices(indices, size=self.size(split), owner="the archive")
         listing = self.listing()
-        frame, names = listing.frame, [listing.names[row] for row in rows]
-        if not names:
-            images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
+        frame, labels, captions = listing.frame, listing.labels, listing.captions
+        if rows.size:
+            images = read_images(self.read([listing.names[row] for row in rows]), frame.channels, self.side)
         else:
-            images = read_images(self.read(names), frame.channels, self.side)
-        labels = None if listing.labels is None else torch.from_numpy(listing.labels[rows])
-        return Batch(x=torch.from_numpy(images), y=labels)
+            images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
+        return Batch(
+            x=torch.from_numpy(images),
+            y=None if labels is None else torch.from_numpy(labels[rows]),
+            text=None if captions is None else torch.from_numpy(captions.tokens[rows]),
+        )
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Paths within the archive."""
         names = self.listing().names
-        return [names[index] for index in indices]
+        return [names[row] for row in checked_indices(indices, size=self.size(split), owner="the archive")]
 
     def skipped(self) -> tuple[str, ...]:
         """Members left out because they cannot be read."""
         return self.listing().skipped
 
     def fingerprint(self) -> str:
-        """Digest of the resolution and of every member's name, label and bytes."""
+        """Digest of the resolution and of every image's name, label, caption and bytes."""
         listing = self.listing()
         content = hashlib.sha256(str(self.side).encode())
-        for member, name in zip(self.read(listing.names), listing.names, strict=True):
-            content.update(f"{name} {hashlib.sha256(member.content).hexdigest()}\n".encode())
+        for name, digest in zip(listing.names, listing.digests, strict=True):
+            content.update(f"{name} {digest}\n".encode())
         if listing.labels is not None:
             content.update(listing.labels.tobytes())
+        if listing.captions is not None:
+            content.update(" ".join(listing.captions.vocabulary).encode() + listing.captions.tokens.tobytes())
         return content.hexdigest()[:16]
 
 
-def readable(members: Iterator[tuple[str, Member]], *, skip_bad: bool) -> tuple[list[str], tuple[str, ...]]:
-    """Names of the members to keep, and of those left out with their reasons; all are kept unless `skip_bad`."""
-    if not skip_bad:
-        return [name for name, _ in members], ()
-    reasons = {name: why_unreadable(member) for name, member in members}
-    kept = [name for name, reason in reasons.items() if reason is None]
-    return kept, tuple(reason for reason in reasons.values() if reason is not None)
+Stamp = tuple[int, int]
+"""When a file was last written, and its size: one that was written again is read again."""
 
 
-def frame_of_all(members: Iterator[Member], side: int | None, *, owner: str) -> Frame:
-    """The frame that all members share.
+def existing(path: str, kind: str) -> tuple[Path, Stamp]:
+    """The file and its stamp.
 
     Raises:
-        DataError: there are none, or they differ and no resolution is given.
+        DataError: there is no such file.
     """
-    try:
-        return shared_frame(members, side, owner=owner)
-    except (IndexError, ValueError) as error:
-        raise DataError(f"{owner}: no images", hint="expected members named *.png, *.jpg, *.webp, *.bmp") from error
+    found = Path(path).expanduser().absolute()
+    if not found.is_file():
+        raise DataError(f"{kind}:{path}: there is no file {found}", hint="check the path")
+    status = found.stat()
+    return found, (status.st_mtime_ns, status.st_size)
+
+
+def pictures_among(names: Sequence[str]) -> list[str]:
+    """Names of image files in the order of their text; hidden ones left out."""
+    paths = ((name, PurePosixPath(name)) for name in names)
+    return sorted(name for name, path in paths if path.suffix.lower() in FORMATS and not is_hidden(path.parts))
+
+
+def chosen(names: Sequence[str], seen: Sequence[Seen], *, skip_bad: bool) -> tuple[list[tuple[str, Seen]], list[str]]:
+    """The members to keep, all of them unless `skip_bad`, and why the others are left out.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    both = list(zip(names, seen, strict=True))
+    if not skip_bad:
+        return both, []
+    reasons = [one.problem.message for one in seen if one.problem is not None]
+    if reasons and len(reasons) == len(seen):
+        raise DataError(f"{reasons[0]}; all {len(reasons)} images are bad", hint="nothing is left to read")
+    return [(name, one) for name, one in both if one.problem is None], reasons
+
+
+def listing_of(
+    members: Iterator[Member], names: Sequence[str], *, resolution: int | None, skip_bad: bool, owner: str
+) -> Listing:
+    """What one pass over the images finds; labels and captions are still to be told.
+
+    Raises:
+        DataError: there are none, some are bad, or they differ and no resolution is given.
+    """
+    kept, skipped = chosen(names, survey(members, whole=skip_bad), skip_bad=skip_bad)
+    frame = frame_of_all([one for _, one in kept], resolution, owner=owner)
+    return Listing(
+        names=tuple(name for name, _ in kept),
+        labels=None,
+        captions=None,
+        skipped=tuple(skipped),
+        frame=frame,
+        digests=tuple(one.digest for _, one in kept),
+    )
+
+
+def words_of(captions: Sequence[str]) -> Words:
+    """Captions cut at white space, which `DataSpec.caption` puts together again with single spaces."""
+    cut = [caption.split() for caption in captions]
+    vocabulary = ("", *sorted({word for words in cut for word in words}))
+    number = {word: token for token, word in enumerate(vocabulary)}
+    tokens = np.full((len(cut), max(map(len, cut), default=0)), PAD, dtype=np.int64)
+    for row, words in enumerate(cut):
+        tokens[row, : len(words)] = [number[word] for word in words]
+    return Words(vocabulary, tokens)
+
+
+def whole_number(value: object) -> int:
+    """A class: a whole number >= 0, also spelt as text or as `3.0`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"`{value}` is no class, expected a whole number >= 0")
+    number = float(value)
+    if not number.is_integer() or number < 0:
+        raise ValueError(f"`{value}` is no class, expected a whole number >= 0")
+    return int(number)
+
+
+def all_or_none(found: Mapping[str, str], names: Sequence[str], what: str, where: str) -> list[str] | None:
+    """What stands beside each image, None where nothing stands beside any.
+
+    Raises:
+        DataError: it stands beside some only.
+    """
+    given = [found[name] for name in names if name in found]
+    if not given:
+        return None
+    if len(given) < len(names):
+        missing = next(name for name in names if name not in found)
+        raise DataError(
+            f"{where}: {len(given)} of {len(names)} images have a {what}, `{missing}` has none",
+            hint=f"give every image a {what}, or none",
+        )
+    return given
+
+
+cached = functools.lru_cache(maxsize=4)
+"""Keeps what was found in the last few files; `Stamp` must be among the arguments."""

@@ -1,34 +1,140 @@
-"""Arrays of images from files: what is taken for images, and how floats become whole numbers."""
+"""Arrays of images from files: what is taken for images, how floats become whole numbers, reading only some rows."""
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+import hashlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from tokenize import TokenError
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from genbench.core.errors import DataError
 
 ValueRange = Literal["uint8", "unit", "signed"]
-"""What stored values mean: whole numbers 0 .. 255, floats in [0, 1], floats in [-1, 1]."""
+"""What stored values mean: whole numbers 0 .. levels-1, floats in [0, 1], floats in [-1, 1]."""
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    OverflowError,
+    SyntaxError,
+    TokenError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and its parts raise at files whose bytes are damaged: headers are read as Python literals."""
 _TOLERANCE = 1e-3  # beyond rounding to half precision at 1
+_BLOCK_BYTES = 1 << 24  # of an array looked at together when the whole of it is
 
 
-def as_images(array: np.ndarray, where: str, levels: int = 256) -> np.ndarray:
-    """Images as (N, C, H, W) uint8, channels found by their number.
+class Extremes(NamedTuple):
+    """Least and greatest value of an array; NaN where a value is."""
+
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImages:
+    """Images in an array, which may be mapped from a file: rows are read when they are asked for.
+
+    Whole numbers keep their values; floats x become round(255 x) or round(127.5 (x + 1)), to the nearest level.
 
     Raises:
-        DataError: other types, values outside 0 .. levels-1, or a shape that is no images'.
+        DataError: the array holds no images; later, when rows are read, values outside their range.
     """
-    if array.dtype.kind not in "iu":
-        hint = "store whole numbers, e.g. `np.round(x * 255).astype(np.uint8)`"
-        raise DataError(f"{where} is {array.dtype}, expected whole numbers 0 .. {levels - 1}", hint=hint)
-    if array.size and (array.min() < 0 or array.max() >= levels):
-        hint = "set `levels`, or check how the file was made"
-        raise DataError(f"{where} holds {array.min()} .. {array.max()}, expected 0 .. {levels - 1}", hint=hint)
-    if array.ndim == 3:
-        return np.ascontiguousarray(array[:, None], dtype=np.uint8)
-    ordered = array if channels_first(array.shape, where) else array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(ordered, dtype=np.uint8)
+
+    array: np.ndarray
+    """(N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels."""
+    where: str
+    """For messages."""
+    value_range: ValueRange = "uint8"
+    levels: int = 256
+
+    def __post_init__(self) -> None:
+        array = self.array
+        if array.dtype.kind not in "iuf":
+            hint = "store whole numbers, e.g. `np.round(x * 255).astype(np.uint8)`"
+            raise DataError(f"{self.where} is {array.dtype}, expected whole numbers or floats", hint=hint)
+        if array.ndim not in (3, 4) or 0 in array.shape[1:]:
+            hint = "features of shape (N, F) are scored with `--features given`"
+            raise DataError(
+                f"{self.where}: no images in shape {array.shape}, expected images (N, H, W[, C])", hint=hint
+            )
+        if array.ndim == 4:
+            channels_first(array.shape, self.where)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        shape = self.array.shape
+        if len(shape) == 3:
+            return 1, shape[1], shape[2]
+        return (shape[1], shape[2], shape[3]) if channels_first(shape, self.where) else (shape[3], shape[1], shape[2])
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Images at the given rows: (n, C, H, W) uint8, the caller's own.
+
+        Raises:
+            DataError: some value of the array, in any row, cannot be meant.
+        """
+        _ = self._checked  # every value of the file, once
+        return self._ordered(self._levels(np.array(self.array[rows])))
+
+    def blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """The same a few at a time."""
+        for start in range(0, len(rows), self._step):
+            yield self.rows(rows[start : start + self._step])
+
+    def digest(self) -> bytes:
+        """SHA-256 of the images as they are read, of their shape and of what values mean."""
+        content = hashlib.sha256(f"{self.shape} {self.levels} {self.value_range} nearest".encode())
+        for block in self.blocks(np.arange(len(self))):
+            content.update(block.tobytes())
+        return content.digest()
+
+    @property
+    def _step(self) -> int:
+        return max(1, _BLOCK_BYTES // max(1, self.array[:1].nbytes))
+
+    @functools.cached_property
+    def _checked(self) -> Extremes | None:
+        """Extremes of the whole array, found to be in range; None where no value can be outside."""
+        if not len(self) or (self.array.dtype == np.uint8 and self.levels == 256 and self.value_range == "uint8"):
+            return None
+        blocks = (self.array[start : start + self._step] for start in range(0, len(self), self._step))
+        low, high = zip(*((float(block.min()), float(block.max())) for block in blocks), strict=True)
+        found = Extremes(float(np.min(low)), float(np.max(high)))  # NaN stays NaN
+        check_range(found, self.array.dtype, self.value_range, self.levels, self.where)
+        return found
+
+    def _levels(self, values: np.ndarray) -> np.ndarray:
+        if self.value_range == "uint8":
+            return values
+        wide = values.astype(np.result_type(values.dtype, np.float32))  # half precision would round twice
+        if self.value_range == "signed":
+            wide += 1.0
+        wide *= 255.0 if self.value_range == "unit" else 127.5
+        return np.clip(np.rint(wide, out=wide), 0, 255, out=wide)
+
+    def _ordered(self, values: np.ndarray) -> np.ndarray:
+        if values.ndim == 3:
+            first = values[:, None]
+        else:
+            first = values if channels_first(self.array.shape, self.where) else values.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(first, dtype=np.uint8)
 
 
 def channels_first(shape: tuple[int, ...], where: str) -> bool:
@@ -44,37 +150,49 @@ def channels_first(shape: tuple[int, ...], where: str) -> bool:
     return first
 
 
-def whole_numbers(array: np.ndarray, value_range: ValueRange, where: str) -> np.ndarray:
-    """Values as whole numbers 0 .. 255, floats rounded to the nearest.
+def check_range(found: Extremes, kind: np.dtype, value_range: ValueRange, levels: int, where: str) -> None:
+    """Refuse values that cannot mean what they are said to mean.
 
     Raises:
-        DataError: values that are not finite, or not in the range that they are said to be in.
+        DataError: floats without a meaning, values that are not finite or outside their range, or values in [0, 1] that
+            are said to lie in [-1, 1], which would halve the contrast of every picture.
     """
+    spread = f"{found.lowest:.4g} .. {found.highest:.4g}"
+    if not np.isfinite(found).all():
+        raise DataError(f"{where} holds NaN or infinity, all values must be finite", hint="check how the file was made")
     if value_range == "uint8":
-        if array.dtype.kind == "f":
-            low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-            raise DataError(
-                f"{where} holds floats {low:.4g} .. {high:.4g}, expected whole numbers 0 .. 255",
-                hint="say what they mean: `value_range=unit` for 0 .. 1, `value_range=signed` for -1 .. 1",
-            )
-        return array
-    if not np.isfinite(array).all():
-        raise DataError(f"{where} holds NaN or infinity, all values must be finite")
+        _check_whole(found, kind, levels, where)
+        return
     least = 0.0 if value_range == "unit" else -1.0
-    if array.size and (array.min() < least - _TOLERANCE or array.max() > 1.0 + _TOLERANCE):
-        raise DataError(f"{where} holds {array.min():.4g} .. {array.max():.4g}, expected {least:g} .. 1")
-    scaled = array * 255.0 if value_range == "unit" else (array + 1.0) * 127.5
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
-
-
-def refuse_unsigned(lowest: float, value_range: ValueRange, where: str) -> None:
-    """Refuse a whole file that is said to lie in [-1, 1] and has no value below 0.
-
-    Raises:
-        DataError: that is so; half of every picture's range would be lost.
-    """
-    if value_range == "signed" and lowest >= 0.0:
+    if found.lowest < least - _TOLERANCE or found.highest > 1.0 + _TOLERANCE:
         raise DataError(
-            f"{where} has no value below 0, though it is said to lie in -1 .. 1",
+            f"{where} holds {spread}, expected {least:g} .. 1 for `value_range={value_range}`", hint=_advice(found)
+        )
+    if value_range == "signed" and found.lowest >= 0.0:
+        raise DataError(
+            f"{where} has no value below 0 ({spread}), though it is said to lie in -1 .. 1",
             hint="`value_range=unit` is for values in 0 .. 1",
         )
+
+
+def _check_whole(found: Extremes, kind: np.dtype, levels: int, where: str) -> None:
+    if kind.kind == "f":
+        raise DataError(
+            f"{where} holds floats {found.lowest:.4g} .. {found.highest:.4g}, expected whole numbers 0 .. {levels - 1}",
+            hint=_advice(found),
+        )
+    if found.lowest < 0 or found.highest >= levels:
+        hint = "reduce the values to 8 bits, and say how" if levels == 256 else "set `levels`"
+        spread = f"{found.lowest:.0f} .. {found.highest:.0f}"
+        raise DataError(f"{where} holds {spread}, expected 0 .. {levels - 1}", hint=hint)
+
+
+def _advice(found: Extremes) -> str:
+    """What to do about values, by the range in which they lie."""
+    if found.lowest >= 0.0 and found.highest <= 1.0 + _TOLERANCE:
+        return "values in 0 .. 1 are read with `value_range=unit`"
+    if found.lowest >= -1.0 - _TOLERANCE and found.highest <= 1.0 + _TOLERANCE:
+        return "values in -1 .. 1 are read with `value_range=signed`"
+    if found.lowest >= 0.0 and found.highest <= 255.0:
+        return "if they mean 0 .. 255, store them as `np.round(x).astype(np.uint8)`; without `value_range`"
+    return "clip them to the range that they mean first: 0 .. 1 is `value_range=unit`, -1 .. 1 `value_range=signed`"

@@ -1,4 +1,4 @@
-"""A folder of PNG, JPEG or WebP images: `folder:PATH`.
+"""A folder of PNG, JPEG, WebP, BMP or GIF images: `folder:PATH`.
 
 All image files at any depth are read, in the order of their relative paths. If there are sub-folders `train` and
 `test`, they are the splits and nothing beside them is read; otherwise a tenth of the files, chosen by a hash of the
@@ -7,7 +7,8 @@ sub-folder and there are at least two of these, their sorted names are the class
 
 All images must share one size and be all grey or all RGB, unless a resolution is given: then the largest square in the
 middle is cut out and resized (box filter to shrink, bicubic to enlarge, both with antialiasing), and grey images among
-RGB ones become RGB. Files are decoded when they are asked for. What counts as an image is in the module `_images`.
+RGB ones become RGB. Files are decoded when they are asked for; which files there are is found out once for each object.
+What counts as an image is in the module `_images`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._images import FORMATS, Frame, image_files, read_images, shared_frame, why_unreadable
+from genbench.data._images import FORMATS, Frame, image_files, read_images, shared_frame, survey
 
 TEST_SHARE = 0.1
 
@@ -62,20 +63,17 @@ class Folder(Dataset):
     @property
     def spec(self) -> DataSpec:
         """Shape and classes as found in the folder, with 256 levels."""
-        frame = _frame(self._root(), self.resolution, self.skip_bad)
-        classes = _listing(self._root(), self.skip_bad).classes
+        frame, classes = self._frame, self._listing.classes
         return DataSpec(shape=(frame.channels, frame.height, frame.width), num_classes=len(classes))
 
     def size(self, split: Split) -> int:
         """Number of files of a split."""
-        return len(
-            _listing(self._root(), self.skip_bad).files[checked_split(split, self.splits, owner=f"folder:{self.path}")]
-        )
+        return len(self._listing.files[checked_split(split, self.splits, owner=f"folder:{self.path}")])
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Decoded images, with the sub-folder as label where sub-folders are classes."""
         rows = checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
-        frame, listing = _frame(self._root(), self.resolution, self.skip_bad), _listing(self._root(), self.skip_bad)
+        frame, listing = self._frame, self._listing
         if not rows.size:
             images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
         else:
@@ -86,16 +84,37 @@ class Folder(Dataset):
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Relative paths of the files."""
-        files = _listing(self._root(), self.skip_bad).files[split]
-        return [files[index].relative_to(self._root()).as_posix() for index in indices]
+        rows = checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
+        root, files = self._root(), self._listing.files[split]
+        return [files[row].relative_to(root).as_posix() for row in rows]
 
     def skipped(self) -> tuple[str, ...]:
         """Files left out because they cannot be read."""
-        return _listing(self._root(), self.skip_bad).skipped
+        return self._listing.skipped
 
     def fingerprint(self) -> str:
         """Digest of the resolution and of every file's relative path and bytes."""
-        return _fingerprint(self._root(), self.resolution, self.skip_bad)
+        return self._digest
+
+    # Kept with the object and nowhere else: another object sees the folder as it is by then.
+
+    @functools.cached_property
+    def _listing(self) -> _Listing:
+        return _listed(self._root(), skip_bad=self.skip_bad)
+
+    @functools.cached_property
+    def _frame(self) -> Frame:
+        files = self._listing.files
+        return shared_frame([*files["train"], *files["test"]], self.resolution, owner=f"folder:{self._root()}")
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(str(self.resolution).encode())
+        for split, files in self._listing.files.items():
+            for path in files:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digest.update(f"{split} {path.relative_to(self._root()).as_posix()} {content}\n".encode())
+        return digest.hexdigest()[:16]
 
     def _root(self) -> Path:
         root = Path(self.path).expanduser().absolute()
@@ -104,8 +123,7 @@ class Folder(Dataset):
         return root
 
 
-@functools.lru_cache(maxsize=8)
-def _listing(root: Path, skip_bad: bool) -> _Listing:
+def _listed(root: Path, *, skip_bad: bool) -> _Listing:
     if (root / "train").is_dir() and (root / "test").is_dir():
         bases: dict[Split, Path] = {"train": root / "train", "test": root / "test"}
         files: dict[Split, tuple[Path, ...]] = {split: image_files(base) for split, base in bases.items()}
@@ -119,11 +137,14 @@ def _listing(root: Path, skip_bad: bool) -> _Listing:
         }
     skipped: dict[Path, str] = {}
     if skip_bad:
-        reasons = {path: why_unreadable(path) for paths in files.values() for path in paths}
-        skipped = {path: reason for path, reason in reasons.items() if reason is not None}
-        files = {split: tuple(path for path in paths if path not in skipped) for split, paths in files.items()}
+        paths = sorted({path for part in files.values() for path in part})
+        seen = zip(paths, survey(paths, whole=True), strict=True)
+        skipped = {path: one.problem.message for path, one in seen if one.problem is not None}
+        files = {split: tuple(path for path in part if path not in skipped) for split, part in files.items()}
     if not any(files.values()):
-        raise DataError(f"{root}: no images", hint=f"expected files named {', '.join('*' + name for name in FORMATS)}")
+        left_out = f": all {len(skipped)} are bad, {next(iter(skipped.values()))}" if skipped else ""
+        hint = f"expected files named {', '.join('*' + name for name in FORMATS)}"
+        raise DataError(f"{root}: no images{left_out}", hint=hint)
     parts = {split: [path.relative_to(bases[split]).parts for path in files[split]] for split in files}
     return _Listing(files, *_classes(parts), tuple(skipped.values()))
 
@@ -143,19 +164,3 @@ def _share(relative: Path) -> float:
     """A uniform in [0, 1) that depends on the relative path alone."""
     word = hashlib.sha256(relative.as_posix().encode()).digest()[:8]
     return int.from_bytes(word, "big") / 2.0**64
-
-
-@functools.lru_cache(maxsize=8)
-def _frame(root: Path, resolution: int | None, skip_bad: bool) -> Frame:
-    files = _listing(root, skip_bad).files
-    return shared_frame([*files["train"], *files["test"]], resolution, owner=f"folder:{root}")
-
-
-@functools.lru_cache(maxsize=8)
-def _fingerprint(root: Path, resolution: int | None, skip_bad: bool) -> str:
-    digest = hashlib.sha256(str(resolution).encode())
-    for split, files in _listing(root, skip_bad).files.items():
-        for path in files:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{split} {path.relative_to(root).as_posix()} {content}\n".encode())
-    return digest.hexdigest()[:16]

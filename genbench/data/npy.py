@@ -1,4 +1,4 @@
-"""A `.npy` file of images: `npy:PATH`, read row by row.
+"""A `.npy` file of images: `npy:PATH`, mapped into memory, so that only the rows that are asked for are read.
 
 The array is (N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels: whole numbers 0 .. 255, or floats with
 the setting `value_range`, rounded to the nearest level. All images belong to one split, `train`: the file is for
@@ -7,7 +7,6 @@ samples and for references. Pickled objects are never opened.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +18,8 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._arrays import ValueRange, as_images, channels_first, refuse_unsigned, whole_numbers
-
-SPLITS: tuple[Split, ...] = ("train",)
-_ROWS = 4096  # rows looked at together when a whole file is
+from genbench.data._archive import SPLITS, Stamp, cached, existing
+from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
 
 
 @register_dataset("npy")
@@ -41,11 +38,7 @@ class Npy(Dataset):
     @property
     def spec(self) -> DataSpec:
         """Shape as found in the file, 256 levels."""
-        shape = self._array().shape
-        if len(shape) == 3:
-            return DataSpec(shape=(1, *shape[1:]))
-        first = channels_first(shape, self._where)
-        return DataSpec(shape=shape[1:] if first else (shape[3], *shape[1:3]))
+        return DataSpec(shape=self._images().shape)
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -54,53 +47,47 @@ class Npy(Dataset):
 
     def size(self, split: Split) -> int:
         """Number of images."""
-        checked_split(split, SPLITS, owner=self._where)
-        return len(self._array())
+        checked_split(split, SPLITS, owner=f"npy:{self.path}")
+        return len(self._images())
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Images at the given rows of the file."""
-        rows = checked_indices(indices, size=self.size(split), owner=self._where)
-        if self.value_range == "signed":
-            refuse_unsigned(self._lowest(), self.value_range, self._where)
-        values = whole_numbers(np.asarray(self._array()[rows]), self.value_range, self._where)
-        return Batch(x=torch.from_numpy(as_images(values, self._where)))
+        rows = checked_indices(indices, size=self.size(split), owner=f"npy:{self.path}")
+        return Batch(x=torch.from_numpy(self._images().rows(rows)))
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Rows of the file."""
-        return [f"{index:08d}" for index in indices]
+        """Rows of the file, padded so that their order as text is the file's."""
+        rows = checked_indices(indices, size=self.size(split), owner=f"npy:{self.path}")
+        return [f"{row:08d}" for row in rows]
 
     def fingerprint(self) -> str:
-        """Digest of the meaning and of every value."""
-        array = self._array()
-        content = hashlib.sha256(f"npy {self.value_range} {array.dtype} {array.shape}".encode())
-        for start in range(0, len(array), _ROWS):
-            content.update(np.ascontiguousarray(array[start : start + _ROWS]).tobytes())
-        return content.hexdigest()[:16]
+        """Digest of every image as it is read, rounding included."""
+        return _fingerprint(*existing(self.path, "npy"), self.value_range)
 
-    @property
-    def _where(self) -> str:
-        return f"npy:{self.path}"
-
-    def _lowest(self) -> float:
-        array = self._array()
-        return min(float(array[start : start + _ROWS].min()) for start in range(0, len(array), _ROWS))
-
-    def _array(self) -> np.ndarray:
-        path = Path(self.path).expanduser().absolute()
-        if not path.is_file():
-            raise DataError(f"{self._where}: there is no file {path}", hint="check the path")
-        return _mapped(path, path.stat().st_mtime_ns)
+    def _images(self) -> StoredImages:
+        return _mapped(*existing(self.path, "npy"), self.value_range)
 
 
-@functools.lru_cache(maxsize=4)
-def _mapped(path: Path, modified: int) -> np.ndarray:
-    """The array, mapped from the file; `modified` makes a file that was written again a new entry of the cache."""
+@cached
+def _mapped(path: Path, stamp: Stamp, value_range: ValueRange) -> StoredImages:
+    """The images of the file, read row by row.
+
+    Raises:
+        DataError: it is damaged, pickled, or holds no images.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         hint = "write one plain array with `np.save`; pickled objects can run code and are not opened"
         raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if array.ndim not in (3, 4) or array.dtype.kind not in "iuf" or len(array) == 0:
-        hint = "features of shape (N, F) are scored with `--features given`"
-        raise DataError(f"{path}: {array.dtype} of shape {array.shape}, expected images (N, H, W[, C])", hint=hint)
-    return np.asanyarray(array)
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path}: an archive of arrays, expected a single one", hint="name the file `*.npz`")
+    if len(array.shape) and not len(array):
+        raise DataError(f"{path}: no images in shape {array.shape}")
+    return StoredImages(array, str(path), value_range)
+
+
+@cached
+def _fingerprint(path: Path, stamp: Stamp, value_range: ValueRange) -> str:
+    return hashlib.sha256(b"npy " + _mapped(path, stamp, value_range).digest()).hexdigest()[:16]

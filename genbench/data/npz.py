@@ -1,17 +1,21 @@
 """An `.npz` file of images: `npz:PATH`.
 
-Arrays hold whole numbers 0 .. levels-1 of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels.
-Their names are `train` and `test` (or `x_train` and `x_test`), or a single `images`, `x` or `arr_0`, of which a tenth,
-chosen by a hash of the index, becomes `test`. Labels are optional: `train_labels` and `test_labels` (or `y_train` and
-`y_test`), or a single `labels`, `y` or `arr_1`. Pickled objects are never opened.
+Arrays have the shape (N, H, W), (N, H, W, C) or (N, C, H, W) with one or three channels and hold whole numbers 0 ..
+levels-1, or floats with the setting `value_range`, rounded to the nearest level. Their names are `train` and `test` (or
+`x_train` and `x_test`), or a single `images`, `x` or `arr_0`, of which a tenth, chosen by a hash of the index, becomes
+`test`. Labels are optional: `train_labels` and `test_labels` (or `y_train` and `y_test`), or a single `labels`, `y` or
+`arr_1`. ADM's sample files (`arr_0`, `arr_1`) are of this kind.
+
+Pickled objects are never opened. Arrays that are stored without compression, as `np.savez` does, are checked against
+their checksum once and mapped into memory, so that only the rows that are asked for are read; compressed ones are
+unpacked as a whole.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +26,8 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._arrays import as_images
+from genbench.data._archive import Stamp, cached, existing
+from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
 from genbench.data._counter import key_of, uniforms
 
 TEST_SHARE = 0.1
@@ -32,14 +37,21 @@ SINGLE_NAMES = ("images", "x", "arr_0")
 SINGLE_LABELS = ("labels", "y", "arr_1")
 
 
-@dataclass(frozen=True)
+_LOCAL_HEADER = struct.Struct("<26xHH")  # APPNOTE 4.3.7: lengths of the name and of the extra field
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
 class _Content:
-    images: dict[Split, np.ndarray]
-    """(N, C, H, W) uint8 per split."""
+    images: dict[Split, StoredImages]
+    places: dict[Split, np.ndarray]
+    """(N,) place of each image of a split in its array."""
     labels: dict[Split, np.ndarray] | None
     """(N,) int64 per split."""
-    places: dict[Split, np.ndarray] | None = None
-    """(N,) place of each image in a single array that was divided, None where the file has both splits."""
+
+    def of(self, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Images (n, C, H, W) uint8 of a split."""
+        return self.images[split].rows(self.places[split][rows])
 
 
 @register_dataset("npz")
@@ -54,76 +66,92 @@ class Npz(Dataset):
     """The file; `~` is the home folder."""
     levels: int = 256
     """Values run over 0 .. levels-1; a larger value in the file is an error."""
+    value_range: ValueRange = "uint8"
+    """`uint8` for whole numbers 0 .. levels-1, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= 256:
             raise ValueError(f"levels is {self.levels}, expected 2 .. 256")
+        if self.value_range != "uint8" and self.levels != 256:
+            raise ValueError(f"value_range={self.value_range} gives 256 levels, but levels is {self.levels}")
 
     @property
     def spec(self) -> DataSpec:
         """Shape and classes as found in the file."""
         content = self._content()
         num_classes = 0 if content.labels is None else 1 + max(_greatest(v) for v in content.labels.values())
-        return DataSpec(shape=content.images["train"].shape[1:], levels=self.levels, num_classes=num_classes)
+        return DataSpec(shape=content.images["train"].shape, levels=self.levels, num_classes=num_classes)
 
     def size(self, split: Split) -> int:
         """Number of images of a split."""
-        return len(self._content().images[checked_split(split, self.splits, owner=f"npz:{self.path}")])
+        return len(self._content().places[checked_split(split, self.splits, owner=f"npz:{self.path}")])
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Images in the file's order, with labels where there are any."""
         rows = checked_indices(indices, size=self.size(split), owner=f"npz:{self.path}, {split}")
         content = self._content()
         labels = None if content.labels is None else torch.from_numpy(content.labels[split][rows])
-        return Batch(x=torch.from_numpy(content.images[split][rows]), y=labels)
+        return Batch(x=torch.from_numpy(content.of(split, rows)), y=labels)
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Places in the file, padded so that their order as text is the file's."""
-        places = self._content().places
-        return [f"{index if places is None else places[split][index]:08d}" for index in indices]
+        rows = checked_indices(indices, size=self.size(split), owner=f"npz:{self.path}, {split}")
+        return [f"{place:08d}" for place in self._content().places[split][rows]]
 
     def fingerprint(self) -> str:
-        """Digest of the levels and of every image and label."""
-        content = self._content()
-        digest = hashlib.sha256(f"npz {self.levels}".encode())
-        for split in self.splits:
-            arrays = [content.images[split]] + ([] if content.labels is None else [content.labels[split]])
-            for array in arrays:
-                digest.update(f"{split} {array.shape}".encode())
-                digest.update(array.tobytes())
-        return digest.hexdigest()[:16]
+        """Digest of the levels and of every image, as it is read, and label."""
+        return _fingerprint(*existing(self.path, "npz"), self.levels, self.value_range)
 
     def _content(self) -> _Content:
-        path = Path(self.path).expanduser().absolute()
-        if not path.is_file():
-            raise DataError(f"npz:{self.path}: there is no file {path}", hint="check the path")
-        return _read(path, self.levels, path.stat().st_mtime_ns)
+        return _read(*existing(self.path, "npz"), self.levels, self.value_range)
 
 
-@functools.lru_cache(maxsize=4)
-def _read(path: Path, levels: int, modified: int) -> _Content:
-    """Read the file; `modified` (its time stamp) makes a file that was written again a new entry of the cache."""
+@cached
+def _fingerprint(path: Path, stamp: Stamp, levels: int, value_range: ValueRange) -> str:
+    content = _read(path, stamp, levels, value_range)
+    meaning = "" if value_range == "uint8" else f" {value_range} nearest"
+    digest = hashlib.sha256(f"npz {levels}{meaning}".encode())
+    for split, places in content.places.items():
+        stored = content.images[split]
+        digest.update(f"{split} {(len(places), *stored.shape)}".encode())
+        for block in stored.blocks(places):
+            digest.update(block.tobytes())
+        if content.labels is not None:
+            digest.update(f"{split} {content.labels[split].shape}".encode() + content.labels[split].tobytes())
+    return digest.hexdigest()[:16]
+
+
+@cached
+def _read(path: Path, stamp: Stamp, levels: int, value_range: ValueRange) -> _Content:
+    """What the file holds.
+
+    Raises:
+        DataError: it is damaged, pickled, or holds no images.
+    """
     try:
         with path.open("rb") as file:  # opened here, because `np.load` leaves a damaged file open
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: a single array, expected an archive (.npz)", hint="write it with `np.savez`")
-            return _content_of(archive, path, levels)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return _content_of(archive, path, levels, value_range)
+    except DAMAGE as error:
         hint = "write plain arrays with `np.savez`; pickled objects can run code and are not opened"
         raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
 
 
-def _content_of(archive: Mapping[str, np.ndarray], path: Path, levels: int) -> _Content:
+def _content_of(archive: np.lib.npyio.NpzFile, path: Path, levels: int, value_range: ValueRange) -> _Content:
     named = {split: _first(archive, names) for split, names in SPLIT_NAMES.items()}
     single = _first(archive, SINGLE_NAMES)
+
+    def stored(name: str) -> StoredImages:
+        return StoredImages(_array(archive, path, name), f"{path}: `{name}`", value_range, levels)
+
     if named["train"] is not None and named["test"] is not None:
-        images = {split: as_images(archive[str(name)], f"{path}: `{name}`", levels) for split, name in named.items()}
-        return _Content(images, _matched(images, {s: _labels(archive, path, n) for s, n in SPLIT_LABELS.items()}, path))
+        images = {split: stored(str(name)) for split, name in named.items()}
+        labels = _matched(images, {s: _labels(archive, path, n) for s, n in SPLIT_LABELS.items()}, path)
+        return _Content(images, {split: np.arange(len(part)) for split, part in images.items()}, labels)
     if single is not None:
-        return _divided(
-            as_images(archive[single], f"{path}: `{single}`", levels), _labels(archive, path, SINGLE_LABELS), path
-        )
+        return _divided(stored(single), _labels(archive, path, SINGLE_LABELS), path)
     if {"mu", "sigma"} <= set(archive):
         raise DataError(
             f"{path}: holds moments of features and no images",
@@ -135,15 +163,51 @@ def _content_of(archive: Mapping[str, np.ndarray], path: Path, levels: int) -> _
     )
 
 
-def _divided(images: np.ndarray, labels: np.ndarray | None, path: Path) -> _Content:
+def _array(archive: np.lib.npyio.NpzFile, path: Path, name: str) -> np.ndarray:
+    """An array of the file, mapped where it is stored as it is."""
+    packed = archive.zip
+    assert packed is not None
+    member = f"{name}.npy" if f"{name}.npy" in packed.namelist() else name
+    info = packed.getinfo(member)
+    header = _header(packed, info)
+    if header is None:
+        return np.asarray(archive[name])
+    (shape, fortran, dtype), length = header
+    if length + dtype.itemsize * int(np.prod(shape)) != info.file_size:
+        raise ValueError(f"`{name}` has {info.file_size - length} bytes, which is not {dtype} of shape {shape}")
+    with packed.open(info) as content:  # reads to the end, where the checksum is compared
+        while content.read(_READ_BYTES):
+            pass
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + length
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def _header(
+    packed: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> tuple[tuple[tuple[int, ...], bool, np.dtype], int] | None:
+    """Form of an array and length of its header, None where it is to be read as a whole."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        return None
+    with packed.open(info) as content:
+        version = np.lib.format.read_magic(content)
+        if version not in ((1, 0), (2, 0)):
+            return None
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        form = read(content)
+        return None if form[2].hasobject or not np.prod(form[0]) else (form, content.tell())
+
+
+def _divided(images: StoredImages, labels: np.ndarray | None, path: Path) -> _Content:
     """A single array in two splits: which image is in which depends on its index alone."""
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{path}: {len(labels)} labels for {len(images)} images")
     held_out = uniforms(key_of("npz", "split"), np.arange(len(images)), 1)[:, 0] < TEST_SHARE
-    masks: dict[Split, np.ndarray] = {"train": ~held_out, "test": held_out}
-    divided = None if labels is None else {split: labels[mask] for split, mask in masks.items()}
-    places = {split: np.flatnonzero(mask) for split, mask in masks.items()}
-    return _Content({split: images[mask] for split, mask in masks.items()}, divided, places)
+    places: dict[Split, np.ndarray] = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
+    divided = None if labels is None else {split: labels[place] for split, place in places.items()}
+    return _Content({"train": images, "test": images}, places, divided)
 
 
 def _first(archive: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str | None:
@@ -151,11 +215,11 @@ def _first(archive: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str | N
 
 
 def _matched(
-    images: dict[Split, np.ndarray], labels: Mapping[Split, np.ndarray | None], path: Path
+    images: dict[Split, StoredImages], labels: Mapping[Split, np.ndarray | None], path: Path
 ) -> dict[Split, np.ndarray] | None:
     """The labels, checked against the images; None when no split has any."""
-    if images["train"].shape[1:] != images["test"].shape[1:]:
-        shapes = " and ".join(str(array.shape[1:]) for array in images.values())
+    if images["train"].shape != images["test"].shape:
+        shapes = " and ".join(str(part.shape) for part in images.values())
         raise DataError(f"{path}: images of train and test differ in shape: {shapes}")
     given = {split: array for split, array in labels.items() if array is not None}
     if not given:

@@ -1,9 +1,12 @@
 """Files of images: zip, tar, npy, pt. One set of pictures, written in every form."""
 
+import contextlib
 import io
 import json
 import tarfile
+import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -125,6 +128,100 @@ def test_what_is_no_archive_or_holds_no_pictures_is_refused(kind, tmp_path):
         _ = _built(kind, tmp_path / "nowhere").spec
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_the_number_of_bad_headers_is_told_with_the_first(kind, tmp_path):
+    path = _write(kind, tmp_path, _members() | {"set/001.png": b"x", "set/004.png": b"y"})
+    with pytest.raises(
+        DataError, match=r"001\.png: not a readable image.* \(the first of 2 bad files among 6\)"
+    ) as caught:
+        _ = _built(kind, path).spec
+    assert "skip_bad" in caught.value.hint
+    assert "object at 0x" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_nothing_is_left_where_every_member_is_bad(kind, tmp_path):
+    path = _write(kind, tmp_path, {f"{index}.png": b"x" for index in range(3)})
+    with pytest.raises(DataError, match="all 3 images are bad"):
+        _ = _built(kind, path, "[skip_bad=true]").spec
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_hidden_members_and_those_that_macos_adds_are_no_images(kind, tmp_path):
+    extra = {"__MACOSX/set/._000.png": b"x", "set/._001.png": b"x", ".cache/a.png": b"x"}
+    dataset = _built(kind, _write(kind, tmp_path, _members() | extra))
+    assert dataset.size("train") == 6
+    assert dataset.spec.shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_more_members_than_threads_hold_at_once_keep_their_order(kind, tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 256, (600, 4, 4, 3), dtype=np.uint8)
+    dataset = _built(kind, _write(kind, tmp_path, _members(pictures)))
+    order = np.random.default_rng(2).permutation(600)
+    np.testing.assert_array_equal(dataset.load("train", order).x.permute(0, 2, 3, 1), pictures[order])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_that_is_written_again_is_read_again(kind, tmp_path):
+    path = _write(kind, tmp_path, _members())
+    before = _built(kind, path).fingerprint()
+    again = _built(kind, _write(kind, tmp_path, _members(PICTURES[:4])))
+    assert again.size("train") == 4
+    assert again.fingerprint() != before
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_decompression_bomb_is_refused_by_its_header(kind, tmp_path):
+    bomb = bytearray(_png(PICTURES[0]))
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
+        _ = _built(kind, _write(kind, tmp_path, _members() | {"set/bomb.png": bytes(bomb)})).spec
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_sixteen_bits_are_refused(kind, tmp_path):
+    deep = _png(np.arange(35, dtype=np.uint16).reshape(5, 7) * 1000)
+    with pytest.raises(DataError, match=r"odd\.png: mode I;16, expected 8-bit"):
+        _ = _built(kind, _write(kind, tmp_path, _members() | {"set/odd.png": deep})).spec
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_bytes_are_damaged_the_error_is_one_of_data(kind, seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    whole = _write(kind, tmp_path, _members()).read_bytes()
+    for trial in range(20):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 12):
+            damaged[place] = rng.integers(256)
+        path = tmp_path / f"{trial}.{kind}"
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            dataset = _built(kind, path, "[skip_bad=true]")
+            assert len(dataset.load("train", range(dataset.size("train")))) + len(dataset.skipped()) <= 6
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt"])
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_bytes_of_an_array_are_damaged_the_error_is_one_of_data(kind, seed, tmp_path):
+    rng, path = np.random.default_rng(seed), tmp_path / f"a.{kind}"
+    write = {"npy": np.save, "npz": np.savez, "pt": lambda place, array: torch.save(torch.from_numpy(array), place)}
+    write[kind](path, PICTURES)
+    whole = path.read_bytes()
+    for trial in range(40):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 160 if trial % 2 else len(whole)), 6):
+            damaged[place] = rng.integers(256)
+        broken = tmp_path / f"{trial}.{kind}"
+        broken.write_bytes(damaged)
+        with warnings.catch_warnings(), contextlib.suppress(DataError):
+            warnings.simplefilter("ignore")  # NumPy's, on odd literals
+            dataset = _built(kind, broken)
+            dataset.load("train", range(dataset.size("train")))
+
+
 def test_a_changed_picture_changes_the_fingerprint(tmp_path):
     first = _built("zip", _zip(tmp_path / "a.zip", _members())).fingerprint()
     other = _built("zip", _zip(tmp_path / "b.zip", _members(255 - PICTURES))).fingerprint()
@@ -155,7 +252,7 @@ def test_floats_are_rounded_once_their_meaning_is_said(kind, meaning, scale, shi
     path = tmp_path / f"a.{kind}"
     with pytest.raises(DataError, match="holds floats") as caught:
         _built(kind, path).load("train", [0])
-    assert "value_range=unit" in caught.value.hint
+    assert f"value_range={meaning}" in caught.value.hint
     found = _built(kind, path, f"[value_range={meaning}]").load("train", range(6)).x.permute(0, 2, 3, 1)
     np.testing.assert_array_equal(found, PICTURES)
 
@@ -166,6 +263,7 @@ def test_floats_in_the_wrong_range_are_refused(kind, tmp_path):
     for name, array, meaning, message in [
         ("a", unit, "signed", "no value below 0"),
         ("b", 2 * unit - 1, "unit", "expected 0 .. 1"),
+        ("d", PICTURES.astype(np.float32), "unit", "expected 0 .. 1"),
         ("c", np.where(unit > 0.9, np.nan, unit), "unit", "NaN"),
     ]:
         np.save(tmp_path / f"{name}.npy", array)

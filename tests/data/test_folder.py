@@ -231,3 +231,71 @@ def test_an_empty_split_says_so(tmp_path):
 def test_a_folder_needs_a_path():
     with pytest.raises(SettingError, match="dataset `folder` needs a path"):
         build_dataset(parse_ref("folder"))
+
+
+def test_unreadable_files_are_left_out_only_when_asked_and_each_with_its_reason(plain):
+    (plain / "05.png").write_bytes((plain / "05.png").read_bytes()[:-40])
+    (plain / "07.png").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"07\.png") as caught:
+        _ = Folder(str(plain)).spec
+    assert "--skip-bad" in caught.value.hint
+    data = build_dataset(parse_ref(f"folder:{plain}[skip_bad=true]"))
+    names = [name for split in data.splits for name in data.identify(split, range(data.size(split)))]
+    assert sorted(names) == [f"{number:02}.png" for number in range(60) if number not in (5, 7)]
+    assert [reason.partition(": ")[0] for reason in data.skipped()] == [f"{plain}/05.png", f"{plain}/07.png"]
+    assert sum(len(_all(data, split)) for split in data.splits) == 58
+
+
+def test_a_good_folder_leaves_nothing_out(plain):
+    assert Folder(str(plain), skip_bad=True).skipped() == Folder(str(plain)).skipped() == ()
+
+
+def test_the_number_of_bad_headers_is_told_with_the_first(plain):
+    for name in ("05.png", "07.png", "11.png"):
+        (plain / name).write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"05\.png: .*\(the first of 3 bad files among 60\)"):
+        Folder(str(plain)).load("train", [0])
+
+
+def test_a_folder_of_nothing_but_bad_files_says_so(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"hello")
+    with pytest.raises(DataError, match=r"no images: all 1 are bad, .*a\.png: not a readable image"):
+        _ = Folder(str(tmp_path), skip_bad=True).spec
+
+
+def test_a_folder_that_changed_is_seen_by_the_next_object(plain):
+    before = Folder(str(plain))
+    kept = before.fingerprint(), before.size("train") + before.size("test")
+    _noise(99).save(plain / "05.png")
+    _noise(98).save(plain / "99.png")
+    after = Folder(str(plain))
+    assert after.fingerprint() != kept[0]
+    assert after.size("train") + after.size("test") == kept[1] + 1
+    assert (before.fingerprint(), before.size("train") + before.size("test")) == kept
+
+
+def test_a_folder_named_like_a_picture_is_no_picture(plain):
+    (plain / "more.png").mkdir()
+    _noise(70).save(plain / "more.png" / "a.png")
+    data = Folder(str(plain))
+    assert sum(len(_all(data, split)) for split in data.splits) == 61
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif"])
+def test_bitmaps_and_still_gifs_are_read(suffix, tmp_path):
+    picture = Image.new("RGB", (6, 6), (200, 40, 10))
+    picture.save(tmp_path / f"a.{suffix}")
+    data = Folder(str(tmp_path))
+    assert torch.cat([_all(data, split) for split in data.splits])[0, :, 2, 3].tolist() == [200, 40, 10]
+
+
+def test_a_moving_gif_is_refused_rather_than_passed_over(plain):
+    frames = [_noise(number) for number in range(3)]
+    frames[0].save(plain / "zz.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"zz\.gif: an animation, expected a single picture"):
+        _ = Folder(str(plain)).spec
+
+
+def test_an_unknown_split_has_no_names(plain):
+    with pytest.raises(ValueError, match="has no split `valid`"):
+        Folder(str(plain)).identify("valid", [0])

@@ -83,7 +83,7 @@ def test_levels_bound_the_values(tmp_path):
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (GREY / 255.0, "is float64, expected whole numbers 0 .. 255"),
+        (GREY / 255.0, "holds floats 0 .. 1, expected whole numbers 0 .. 255"),
         (GREY.astype(np.int16) - 1, "holds -1 .. 25"),
         (GREY.astype(np.int32) + 1, "holds 1 .. 256, expected 0 .. 255"),
         (GREY.reshape(50, 30), "no images"),
@@ -156,3 +156,76 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     assert _saved(tmp_path / "b", images=GREY).fingerprint() == one
     (tmp_path / "c").mkdir()
     assert _saved(tmp_path / "c", images=GREY[::-1]).fingerprint() != one
+
+
+@pytest.mark.parametrize(("meaning", "scale", "shift"), [("unit", 255.0, 0.0), ("signed", 127.5, -1.0)])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_are_rounded_to_the_nearest_level_once_their_meaning_is_said(kind, meaning, scale, shift, tmp_path):
+    path = _saved(tmp_path, images=(RGB / scale + shift).astype(kind)).path
+    with pytest.raises(DataError, match="holds floats") as caught:
+        Npz(path).load("train", [0])
+    assert f"value_range={meaning}" in caught.value.hint
+    data = Npz(path, value_range=meaning)
+    found = np.concatenate([_all(data, split) for split in ("train", "test")])
+    assert sorted(row.tobytes() for row in found) == sorted(row.tobytes() for row in RGB.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("array", "meaning", "said"),
+    [
+        (GREY / 255.0, "signed", "no value below 0"),
+        (GREY / 127.5 - 1.0, "unit", "expected 0 .. 1"),
+        (np.where(GREY == 7, np.nan, GREY / 255.0), "unit", "NaN"),
+        (np.where(GREY == 7, np.inf, GREY / 255.0), "unit", "infinity"),
+    ],
+)
+def test_floats_in_the_wrong_range_are_refused(array, meaning, said, tmp_path):
+    path = _saved(tmp_path, images=array).path
+    with pytest.raises(DataError, match=said):
+        Npz(path, value_range=meaning).load("train", [0])
+
+
+def test_levels_and_floats_exclude_each_other():
+    with pytest.raises(ValueError, match="gives 256 levels"):
+        Npz("a.npz", levels=2, value_range="unit")
+
+
+def test_adms_layout_is_read_with_its_labels_and_beside_its_moments(tmp_path):
+    labels = np.arange(50) % 5
+    data = _saved(tmp_path, arr_0=RGB, arr_1=labels, mu=np.zeros(4), sigma=np.eye(4))
+    assert data.spec.shape == (3, 5, 6)
+    assert data.spec.num_classes == 5
+    places = [int(name) for split in ("train", "test") for name in data.identify(split, range(data.size(split)))]
+    found = np.concatenate([_all(data, split) for split in ("train", "test")])
+    assert sorted(places) == list(range(50))
+    assert np.array_equal(found, RGB[places].transpose(0, 3, 1, 2))
+
+
+def test_a_statistics_file_is_called_one(tmp_path):
+    with pytest.raises(DataError, match="moments of features and no images") as caught:
+        _saved(tmp_path, mu=np.zeros(4), sigma=np.eye(4)).load("train", [0])
+    assert "statistics file" in caught.value.hint
+
+
+@pytest.mark.parametrize("array", [RGB, np.asfortranarray(RGB), RGB.astype(">i4"), RGB[::-1]])
+def test_stored_and_compressed_files_give_the_same_pictures_and_digests(array, tmp_path):
+    np.savez(tmp_path / "a.npz", images=array)
+    np.savez_compressed(tmp_path / "b.npz", images=array)
+    stored, packed = (Npz(str(tmp_path / name)) for name in ("a.npz", "b.npz"))
+    assert np.array_equal(_all(stored, "train"), _all(packed, "train"))
+    assert stored.fingerprint() == packed.fingerprint()
+
+
+def test_rows_of_a_stored_file_are_the_callers_own(tmp_path):
+    data = _saved(tmp_path, images=RGB)
+    data.load("train", [0]).x.zero_()
+    assert _all(data, "train")[0].any()
+
+
+def test_an_array_that_claims_more_than_its_member_holds_is_refused(tmp_path):
+    data = _saved(tmp_path, images=GREY, other=RGB)
+    path = tmp_path / "data.npz"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(50, 5, 6)", b"(90, 5, 6)", 1))
+    with pytest.raises(DataError, match="cannot be read"):
+        data.load("train", [0])
