@@ -151,6 +151,8 @@ def _evaluated(chosen: dict[str, Metric], gathering: Gathering) -> Evaluation:
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise SampleError(f"no metric applies: {reasons}")
+    if gathering.samples.dataset is not None:
+        gathering.inspection.add_names(gathering.samples.pictures().names())
     return Evaluation(scores, skipped, (*_left_out(gathering.samples), *gathering.inspection.warnings()))
 
 
