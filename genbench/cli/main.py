@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "score samples made elsewhere against a reference",
     "compare": "say whether one set of samples is better than another, beyond the noise",
     "audit": "check that metrics move the right way as real data get worse",
+    "selftest": "check every metric against closed forms, invariances and a null",
     "stats": "compute reference statistics of a dataset",
     "features": "train an extractor that travels with the package",
     "conform": "check that a model keeps the contract",
