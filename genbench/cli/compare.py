@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.evaluate import add_network_arguments, device_of, features_of, progress, split_names
+from genbench.cli.evaluate import add_network_arguments, device_of, features_of, progress, split_names, write_json
 
 if TYPE_CHECKING:
     from genbench.harness.compare import Comparison
@@ -34,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
     from genbench.core.errors import SettingError
-    from genbench.core.files import write_atomically
     from genbench.harness.compare import compare_samples
 
     if options.groups < 2:
@@ -53,12 +50,7 @@ def run(options: argparse.Namespace) -> int:
             caching=not options.no_cache,
             tell=tell,
         )
-    text = json.dumps(done.document(), indent=2) + "\n"
-    if options.json is not None and str(options.json) != "-":
-        write_atomically(options.json, text.encode())
-    if str(options.json) == "-":
-        sys.stdout.write(text)
-    else:
+    if not write_json(done.document(), options.json):
         _print(done)
     return 0
 

@@ -63,7 +63,6 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score and print."""
-    from genbench.core.files import write_atomically
     from genbench.harness.evaluate import evaluate
 
     with progress() as tell:
@@ -83,14 +82,23 @@ def run(options: argparse.Namespace) -> int:
             caching=not options.no_cache,
             tell=tell,
         )
-    text = json.dumps(done.document(), indent=2) + "\n"
-    if options.json is not None and str(options.json) != "-":
-        write_atomically(options.json, text.encode())
-    if str(options.json) == "-":
-        sys.stdout.write(text)
-    else:
+    if not write_json(done.document(), options.json):
         _print(done)
     return 0
+
+
+def write_json(document: dict[str, object], path: Path | None) -> bool:
+    """Write a document to a file, or to stdout where the path is `-`; whether it went to stdout."""
+    from genbench.core.files import write_atomically
+
+    text = json.dumps(document, indent=2) + "\n"
+    if path is None:
+        return False
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return True
+    write_atomically(path, text.encode())
+    return False
 
 
 def with_skip_bad(samples: str) -> Ref:

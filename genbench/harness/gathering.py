@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +40,7 @@ from genbench.harness.picture_evidence import (
 from genbench.harness.pictures import Pictures, some_pictures
 from genbench.harness.reference import NUM_EXAMPLES, reference_statistics
 from genbench.harness.sides import FEATURES_GIVEN, Side
+from genbench.prob.moments import moments_of
 
 
 class Gathering:
@@ -195,11 +195,11 @@ class Gathering:
 
     def _moments(self, features: Tensor) -> Statistics:
         """Moments of the whole reference, where its examples are thinned."""
-        values = features.double().numpy()
+        moments = moments_of(features)
         return Statistics(
-            mean=values.mean(axis=0),
-            covariance=np.cov(values, rowvar=False),
-            num_samples=len(values),
+            mean=moments.mean,
+            covariance=moments.covariance(),
+            num_samples=moments.count,
             protocol=self.protocol,
             dataset=self.reference.label,
             split=",".join(self.reference.splits),
