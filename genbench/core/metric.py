@@ -34,10 +34,14 @@ class Need(StrEnum):
     LOGITS = "logits"
     """Class logits of the samples."""
     LIKELIHOOD = "likelihood"
+    TRUE_DENSITY = "true_density"
+    """Beside `LIKELIHOOD`, the density of the same examples under the law that they come from."""
     FACTORS = "factors"
     PAIRS = "pairs"
     """Perceptual distances between samples."""
     RECONSTRUCTIONS = "reconstructions"
+    PROMPTS = "prompts"
+    """Beside `FACTORS`, those that each sample was asked to show."""
     CAPTIONS = "captions"
     """Embeddings of samples and of the captions that they were asked to show."""
     LABELS = "labels"
@@ -48,6 +52,10 @@ class Need(StrEnum):
     """Discrete codes of real examples."""
     VECTORS = "vectors"
     """Low-dimensional samples and reference points themselves."""
+
+
+OF_ASKED_SAMPLES = frozenset({Need.PROMPTS, Need.CAPTIONS, Need.LABELS})
+"""Kinds of evidence that are about samples drawn for a condition; a metric that needs one is about these alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +100,7 @@ class LikelihoodEvidence:
     true_nats: Tensor | None = None
     """(N,) float64, the exact log-density of the same examples under the law of the data, where it is known."""
     estimator: str = ""
-    """How the likelihood was made, for example `IWAE, 500 draws`; empty where nobody said."""
+    """How the likelihood was made, as `Likelihood.likelihood_estimator` of the model; empty where nobody said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -255,6 +263,20 @@ def build_metric(ref: Ref) -> Metric:
     base = cast("Callable[[], DataclassInstance]", METRICS.get(ref.name))()
     preset = {} if ref.preset is None else {"preset": ref.preset}
     return cast("Metric", with_settings(base, {**preset, **ref.config}, owner=ref.name))
+
+
+def scores_or_reason(metric: Metric, evidence: Evidence) -> tuple[Score, ...] | str:
+    """Scores of a metric, or why the evidence cannot support it.
+
+    Only the error that `Metric.compute` documents is a reason. A kind of `ValueError` of its own, such as that of a
+    score which is NaN or of a matrix without a decomposition, is a fault in the metric and passes.
+    """
+    try:
+        return metric.compute(evidence)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        return str(error)
 
 
 def feature_pair(

@@ -96,6 +96,17 @@ class Likelihood(ABC):
     """A model that scores data; the subclasses below say what the score is."""
 
     likelihood_kind: ClassVar[Kind]
+    usual_estimator: ClassVar[str] = ""
+    """What `likelihood_estimator` is of a model that says nothing more exact."""
+
+    @property
+    def likelihood_estimator(self) -> str:
+        """How the likelihood is made, for the protocol of its scores; empty where the model does not say.
+
+        A method and what it depends on, such as `evidence lower bound, 1 draw`, `importance-weighted bound, 16 draws`,
+        `variational dequantisation, 1 draw` or `probability-flow ODE, heun, 64 evaluations`.
+        """
+        return self.usual_estimator
 
     @abstractmethod
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
@@ -113,12 +124,14 @@ class ExactLikelihood(Likelihood):
     """The probability of the integers themselves, as of an autoregressive model."""
 
     likelihood_kind: ClassVar[Kind] = "exact"
+    usual_estimator: ClassVar[str] = "exact"
 
 
 class DequantisedLikelihood(Likelihood):
     """The exact density of noised integers: a lower bound of their log-probability (Jensen)."""
 
     likelihood_kind: ClassVar[Kind] = "dequantised"
+    usual_estimator: ClassVar[str] = "uniform dequantisation, 1 draw"
 
 
 class LikelihoodBound(Likelihood):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
+from genbench.core.density import KnownDensity
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 
@@ -35,7 +36,7 @@ GAUSSIAN_STD = {"gaussians25": 0.05, "gaussians8": 0.1}
 
 @register_dataset("toy2d")
 @dataclass(frozen=True)
-class Toy2D(Dataset):
+class Toy2D(Dataset, KnownDensity):
     """Points (2,), float32."""
 
     source = "drawn on the spot; no licence needed"
@@ -64,17 +65,24 @@ class Toy2D(Dataset):
         """Digest of the first 64 points of both splits to six decimals, which every machine agrees on."""
         return _fingerprint(self.law)
 
+    def why_no_density(self) -> str | None:
+        """Moons and spirals are curves with noise around them, whose density is an integral."""
+        if self.law == "checkerboard" or self.law in GAUSSIAN_STD:
+            return None
+        return f"law `{self.law}` has no density in closed form; checkerboard, gaussians8, gaussians25 have"
+
     def log_density(self, x: Tensor) -> Tensor:
         """Exact log-density of points (B, 2): (B,), nats; -inf outside the support.
 
         Raises:
             ValueError: the law has no density in closed form.
         """
+        reason = self.why_no_density()
+        if reason is not None:
+            raise ValueError(reason)
         if self.law == "checkerboard":
             return _log_checkerboard(x)
-        if self.law in GAUSSIAN_STD:
-            return _log_mixture(x, means_of(self.law), GAUSSIAN_STD[self.law])
-        raise ValueError(f"law `{self.law}` has no density in closed form; checkerboard, gaussians8, gaussians25 have")
+        return _log_mixture(x, means_of(self.law), GAUSSIAN_STD[self.law])
 
 
 def draw(law: Law, split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from genbench.core.dataset import Dataset
-from genbench.core.features import FactorReader
+from genbench.core.density import KnownDensity
+from genbench.core.features import FactorReader, TextEncoder
 from genbench.core.metric import Metric, Need
 from genbench.core.model import (
+    ClassConditional,
     ContinuousLatents,
     DiscreteLatents,
     EnergyBased,
     GenerativeModel,
     Likelihood,
+    TextConditional,
 )
 from genbench.harness.networks import Networks
 
@@ -59,6 +62,11 @@ def _likelihood(model: GenerativeModel | None, dataset: Dataset, networks: Netwo
     return "the model defines no likelihood"
 
 
+def _true_density(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    law: object = dataset
+    return law.why_no_density() if isinstance(law, KnownDensity) else "the density of the data is not known"
+
+
 def _factors(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
     extractor: object = networks.get("features")
     if not isinstance(extractor, FactorReader):
@@ -91,8 +99,37 @@ def _vectors(model: GenerativeModel | None, dataset: Dataset, networks: Networks
     return None if dataset.spec.kind == "vector" else f"the data are of kind `{dataset.spec.kind}`, not vectors"
 
 
-def _conditional(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    return "nothing was asked of the samples"
+def _labels(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    told: object = model
+    if not isinstance(told, ClassConditional):
+        return _nobody_asked(model, "which class to draw")
+    spec = dataset.spec
+    if not spec.num_classes:
+        return "the data have no classes"
+    missing = _factors(model, dataset, networks)
+    if missing is not None:
+        return f"no classifier of the data is at hand: {missing}"
+    same = len(spec.factors[0].values) == spec.num_classes
+    return None if same else "the classes are not the values of the first factor, which the extractor reads"
+
+
+def _prompts(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    told: object = model
+    if not isinstance(told, TextConditional):
+        return _nobody_asked(model, "in words what to draw")
+    return None if dataset.spec.vocabulary else "the data have no captions"
+
+
+def _captions(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    missing = _prompts(model, dataset, networks) or networks.why_not("captions")
+    if missing is not None:
+        return missing
+    encoder: object = networks.get("captions")
+    return None if isinstance(encoder, TextEncoder) else f"`{networks.ref('captions').label}` embeds no captions"
+
+
+def _nobody_asked(model: GenerativeModel | None, what: str) -> str:
+    return "nothing was asked of the samples" if model is None else f"the model cannot be told {what}"
 
 
 _REASONS: dict[Need, _Reason] = {
@@ -102,11 +139,13 @@ _REASONS: dict[Need, _Reason] = {
     Need.SPATIAL: _layer("spatial"),
     Need.LOGITS: _layer("logits"),
     Need.LIKELIHOOD: _likelihood,
+    Need.TRUE_DENSITY: _true_density,
     Need.FACTORS: _factors,
     Need.PAIRS: _pairs,
     Need.RECONSTRUCTIONS: _reconstructions,
-    Need.CAPTIONS: _conditional,
-    Need.LABELS: _conditional,
+    Need.PROMPTS: _prompts,
+    Need.CAPTIONS: _captions,
+    Need.LABELS: _labels,
     Need.LATENTS: _latents,
     Need.CODES: _codes,
     Need.VECTORS: _vectors,

@@ -8,7 +8,7 @@ import io
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, build_dataset
-from genbench.core.errors import DataError, GenbenchError
+from genbench.core.errors import GenbenchError
 from genbench.core.files import write_atomically
-from genbench.core.metric import Need, build_metric
-from genbench.core.model import MODELS, GenerativeModel, build_model
+from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build_metric, scores_or_reason
+from genbench.core.model import MODELS, GenerativeModel
 from genbench.core.record import Environment, Failure, Record, Score, Timing
 from genbench.core.spec import Cell
 from genbench.harness import clock
 from genbench.harness.applicable import why_not
+from genbench.harness.asked_evidence import gather_asked
+from genbench.harness.building import build, training_set
 from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
-from genbench.harness.external import external_model, is_external
 from genbench.harness.networks import Networks, Roles
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
@@ -90,7 +91,7 @@ class _Story:
             dataset = build_dataset(cell.dataset)
             networks = Networks(Roles(features=cell.features), self._device)
             networks.get("features")  # a missing one is found before anything is trained
-            train_set = _training_set(cell, dataset)
+            train_set = training_set(cell, dataset)
         made = self._model(dataset, train_set) if cell.role == "model" else self._control(dataset, train_set)
         with self._during("save"):
             self._save_samples(made.samples, levels=dataset.spec.levels or 0)
@@ -126,7 +127,7 @@ class _Story:
         clock.reset_peak_memory(self._device)
         with self._during("build"):
             torch.manual_seed(cell.seed)
-            model = _build(cell, dataset).to(self._device)
+            model = build(cell, dataset).to(self._device)
         with self._during("train"):
             trained = self._reused(model) or self._trained(model, train_set)
         with self._during("sample"):
@@ -171,13 +172,33 @@ class _Story:
         return Made(samples)
 
     def _score(self, dataset: Dataset, networks: Networks, made: Made) -> tuple[tuple[Score, ...], dict[str, str]]:
+        """Scores in the order of the suite's metrics, and why the others are not there."""
         metrics = {ref.label: build_metric(ref) for ref in self._cell.metrics}
         reasons = {name: why_not(metric, made.model, dataset, networks) for name, metric in metrics.items()}
         skipped = {name: reason for name, reason in reasons.items() if reason is not None}
-        applied = [metric for name, metric in metrics.items() if name not in skipped]
-        needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied))
-        evidence = gather(needs, self._cell, dataset, networks, made.samples, made.model)
-        return tuple(score for metric in applied for score in metric.compute(evidence)), skipped
+        applied = {name: metric for name, metric in metrics.items() if name not in skipped}
+        evidence = self._evidence(list(applied.values()), dataset, networks, made)
+        scores: list[Score] = []
+        for name, metric in applied.items():
+            found = scores_or_reason(metric, evidence[_asked_with(metric)])
+            if isinstance(found, str):
+                skipped[name] = found
+            else:
+                scores += found
+        return tuple(scores), skipped
+
+    def _evidence(
+        self, metrics: Sequence[Metric], dataset: Dataset, networks: Networks, made: Made
+    ) -> dict[str | None, Evidence]:
+        """Of the cell's samples under None, and of samples drawn for a condition under the words before captions."""
+        evidence: dict[str | None, Evidence] = {}
+        for prefix in dict.fromkeys(map(_asked_with, metrics)):
+            needs: frozenset[Need] = frozenset().union(*(m.needs for m in metrics if _asked_with(m) == prefix))
+            if prefix is None:
+                evidence[prefix] = gather(needs, self._cell, dataset, networks, made.samples, made.model)
+            else:
+                evidence[prefix] = gather_asked(needs, self._cell, dataset, networks, made.model, caption_prefix=prefix)
+        return evidence
 
     def _save_samples(self, samples: Tensor, *, levels: int) -> None:
         buffer = io.BytesIO()
@@ -207,23 +228,6 @@ class _Story:
         self._seconds[phase] = round(clock.read(self._device) - before, 4)
 
 
-def _training_set(cell: Cell, dataset: Dataset) -> Batch:
-    size = dataset.size("train")
-    wanted = cell.protocol.train_size if size is None else min(size, cell.protocol.train_size)
-    if wanted < 1:
-        raise DataError(f"dataset `{cell.dataset.label}` has no training examples")
-    return subset(dataset, "train", wanted)
-
-
-def _build(cell: Cell, dataset: Dataset) -> GenerativeModel:
-    preset = cell.subject.preset or cell.protocol.preset
-    settings = {**cell.subject.config, **cell.sampling}
-    if is_external(cell.subject):
-        return external_model(cell.subject, dataset.spec, preset=preset, settings=settings)
-    kind = MODELS.get(cell.subject.name)
-    return build_model(kind, dataset.spec, preset=preset, settings=settings, owner=cell.subject.name)
-
-
 def _timing(trained: Timing, drawing: Drawing) -> Timing:
     return trained.model_copy(
         update={
@@ -232,6 +236,11 @@ def _timing(trained: Timing, drawing: Drawing) -> Timing:
             "network_evaluations": drawing.network_evaluations,
         }
     )
+
+
+def _asked_with(metric: Metric) -> str | None:
+    """Words before the captions of a metric about samples drawn for a condition; None: it is about any samples."""
+    return metric.caption_prefix if metric.needs & OF_ASKED_SAMPLES else None
 
 
 def _unshared(model: GenerativeModel) -> dict[str, Tensor]:

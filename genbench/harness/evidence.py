@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, Split
+from genbench.core.density import KnownDensity
 from genbench.core.features import FeatureExtractor, PerceptualDistance, extract
 from genbench.core.metric import (
     CodeEvidence,
@@ -61,13 +62,16 @@ def gather(
     samples: Tensor,
     model: GenerativeModel | None,
 ) -> Evidence:
-    """Evidence for the given needs, from samples (N, *shape) and, where asked for, the model."""
+    """Evidence for the given needs, from samples (N, *shape) and, where asked for, the model.
+
+    What is about samples drawn for a condition comes from `asked_evidence`.
+    """
     compared = needs & {Need.MOMENTS, Need.FEATURES, Need.HELD_OUT}
     return Evidence(
         features=_features(needs, cell, dataset, networks, samples) if compared else None,
         spatial=_spatial(cell, dataset, networks, samples) if Need.SPATIAL in needs else None,
         logits=_logits(dataset, networks, samples) if Need.LOGITS in needs else None,
-        likelihood=_likelihood(cell, dataset, model) if Need.LIKELIHOOD in needs else None,
+        likelihood=_likelihood(needs, cell, dataset, model) if Need.LIKELIHOOD in needs else None,
         factors=_factors(dataset, networks.get("features"), samples) if Need.FACTORS in needs else None,
         pairs=_pairs(dataset, networks, samples) if Need.PAIRS in needs else None,
         reconstructions=_reconstructions(cell, dataset, networks, model) if Need.RECONSTRUCTIONS in needs else None,
@@ -121,7 +125,9 @@ def _layer(extractor: FeatureExtractor, images: Tensor, layer: str, *, batch_siz
 
 
 @torch.no_grad()
-def _likelihood(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> LikelihoodEvidence:
+def _likelihood(
+    needs: frozenset[Need], cell: Cell, dataset: Dataset, model: GenerativeModel | None
+) -> LikelihoodEvidence:
     scorer: object = model
     if model is None or not isinstance(scorer, Likelihood):
         raise TypeError("a likelihood was asked of a model without one")
@@ -134,7 +140,16 @@ def _likelihood(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> 
         kind=scorer.likelihood_kind,
         num_dims=dataset.spec.num_dims,
         levels=dataset.spec.levels,
+        true_nats=_true_nats(dataset, test) if Need.TRUE_DENSITY in needs else None,
+        estimator=scorer.likelihood_estimator,
     )
+
+
+def _true_nats(dataset: Dataset, x: Tensor) -> Tensor:
+    law: object = dataset
+    if not isinstance(law, KnownDensity):
+        raise TypeError("a density was asked of data whose law is not known")
+    return law.log_density(x.double())
 
 
 def _factors(dataset: Dataset, extractor: FeatureExtractor, samples: Tensor) -> FactorEvidence:

@@ -67,7 +67,7 @@ def caption_accuracy(asked: Tensor, read: Tensor, names: Sequence[str]) -> dict[
 class CaptionAccuracy(Metric):
     """Samples with every asked factor right, and one share for each factor."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.FACTORS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.FACTORS, Need.PROMPTS})
     gives: ClassVar[tuple[ScoreName, ...]] = (
         ScoreName("caption_accuracy", "higher"),
         ScoreName("caption_accuracy_<factor>", "higher"),

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._given_scores import given_scores
 from genbench.metrics._held_out import sizes, with_held_out
-from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, normal_interval
 from genbench.prob.neighbours import nearest_neighbours
 from genbench.prob.rank_test import RankTest, rank_test
@@ -138,14 +138,6 @@ class CopyingTest(Metric):
         counts = sizes(samples, reference, held_out)
         protocol = {**evidence.features.protocol, "num_cells": self.num_cells, "seed": self.seed, **counts}
         found = copying_test(samples, reference, held_out, num_cells=self.num_cells, seed=self.seed)
-        return tuple(
-            scored(
-                score.name,
-                found[score.name],
-                better=score.better,
-                num_samples=len(samples),
-                num_reference=len(reference),
-                protocol=protocol,
-            )
-            for score in self.gives
+        return given_scores(
+            self.gives, found, num_samples=len(samples), num_reference=len(reference), protocol=protocol
         )

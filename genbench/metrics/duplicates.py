@@ -22,8 +22,8 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._given_scores import given_scores
 from genbench.metrics._held_out import sizes, with_held_out
-from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, share_interval
 from genbench.prob.neighbours import nearest_neighbours
 
@@ -99,14 +99,6 @@ class Duplicates(Metric):
         counts = sizes(samples, reference, held_out)
         protocol = {**evidence.features.protocol, "quantile": self.quantile, **counts}
         found = duplicates(samples, reference, held_out, quantile=self.quantile)
-        return tuple(
-            scored(
-                score.name,
-                found[score.name],
-                better=score.better,
-                num_samples=len(samples),
-                num_reference=len(reference),
-                protocol=protocol,
-            )
-            for score in self.gives
+        return given_scores(
+            self.gives, found, num_samples=len(samples), num_reference=len(reference), protocol=protocol
         )

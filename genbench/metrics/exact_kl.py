@@ -68,7 +68,7 @@ def exact_kl(true_nats: Tensor, nats: Tensor) -> Estimate:
 class ExactKL(Metric):
     """Divergence of the model from the known law of the data, from their log-densities at held-out draws."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.LIKELIHOOD})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LIKELIHOOD, Need.TRUE_DENSITY})
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("kl", "lower", "nats"),)
     source: ClassVar[str] = "Kullback and Leibler 1951, Eq. 2.4"
 

@@ -6,6 +6,7 @@ import collections
 from collections.abc import Sequence
 
 from genbench.core.record import Better, Record, Score
+from genbench.report._groups import shared_protocol
 from genbench.report._rows import Subject, cost, timed_on
 from genbench.report._table import Column
 
@@ -74,7 +75,7 @@ def _quality(name: str, records: Sequence[Record]) -> Column:
         ranked=True,
         num_samples=num_samples,
         num_reference=first.num_reference,
-        protocol=first.protocol,
+        protocol=shared_protocol(first),
     )
 
 

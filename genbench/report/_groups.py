@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from genbench.core.record import Record
+from genbench.core.record import Record, Score
+from genbench.core.spec import Scalar
 
 _COUNTS = ("num_samples", "num_reference", "num_likelihood", "train_size", "precision")
 """Parts of a tier's budget that can move a score without showing in the row's label."""
+
+_LIKELIHOODS = frozenset({"bits_per_dim", "nll", "kl"})
+"""Scores whose estimator is the model's own: the mark of its kind stands at the number, and no table is split."""
 
 Aspects = dict[str, dict[str, str]]
 """What is compared (a score, or the budget) -> its protocol, key by key."""
@@ -72,10 +76,16 @@ def _aspects(record: Record) -> Aspects:
     budget = {name: str(value) for name, value in record.cell.protocol.model_dump(include=set(_COUNTS)).items()}
     found: Aspects = {"budget": budget, "features": {"extractor": record.cell.features.label}}
     for score in record.scores:
-        settings = {key: json.dumps(value) for key, value in score.protocol.items()}
+        settings = {key: json.dumps(value) for key, value in shared_protocol(score).items()}
         fixed = {"unit": score.unit, "better": score.better, "num_reference": str(score.num_reference)}
         found[f"`{score.name}`"] = {**settings, **fixed}
     return found
+
+
+def shared_protocol(score: Score) -> dict[str, Scalar]:
+    """What all scores of a column must share: the protocol, less the estimator of a likelihood."""
+    own = {"estimator"} if score.name in _LIKELIHOODS else set()
+    return {key: value for key, value in score.protocol.items() if key not in own}
 
 
 def _conflicts(a: Aspects, b: Aspects) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from scipy import stats
 
 from genbench.core.dataset import build_dataset
+from genbench.core.density import KnownDensity
 from genbench.core.errors import SettingError
 from genbench.core.spec import parse_ref
 from genbench.data.toy2d import Toy2D, means_of
@@ -90,8 +92,20 @@ def test_without_noise_moons_and_spirals_would_lie_on_their_curves():
 
 @pytest.mark.parametrize("law", ["two_moons", "spirals"])
 def test_a_law_without_a_density_says_so(law):
-    with pytest.raises(ValueError, match=f"law `{law}` has no density in closed form"):
+    assert isinstance(Toy2D(law), KnownDensity)
+    reason = Toy2D(law).why_no_density()
+    assert reason.startswith(f"law `{law}` has no density in closed form")
+    with pytest.raises(ValueError, match=re.escape(reason)):
         Toy2D(law).log_density(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("law", EXACT)
+def test_every_held_out_point_has_a_finite_density_in_either_precision(law):
+    """Rounding to float32 puts none of them on the far side of an edge."""
+    data = Toy2D(law)
+    assert data.why_no_density() is None
+    x = data.load("test", range(50_000)).x
+    assert bool(data.log_density(x).isfinite().all() & data.log_density(x.double()).isfinite().all())
 
 
 def test_an_unknown_law_is_a_setting_error():

@@ -7,8 +7,9 @@ from torch import Generator
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import MODELS, build_model
-from genbench.models.vae.vae import VAE, importance_bound
+from genbench.models.vae.vae import VAE
 from genbench.prob import gaussian
+from genbench.prob.likelihood import importance_weighted
 
 TINY = DataSpec(shape=(1, 2, 2), levels=2)
 IMAGES = torch.cartesian_prod(*[torch.arange(2)] * 4).view(16, 1, 2, 2).to(torch.uint8)
@@ -67,14 +68,14 @@ def test_every_draw_of_the_optimal_posterior_weighs_exactly_the_evidence():
     expected = problem.evidence.log_prob(problem.x)
     weights = problem.log_weights(*problem.posterior(), num_draws=7)
     torch.testing.assert_close(weights, expected.expand(7, 6), rtol=0, atol=1e-12)
-    torch.testing.assert_close(importance_bound(weights), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(importance_weighted(weights), expected, rtol=0, atol=1e-12)
 
 
 def test_a_wrong_posterior_stays_below_the_evidence_and_more_draws_come_closer():
     problem = LinearGaussian()
     mu, log_sigma = problem.posterior()
     weights = problem.log_weights(mu + 0.2, log_sigma + 0.4, num_draws=40_000)
-    bounds = [importance_bound(weights.view(K, -1, 6)).mean() for K in (1, 5, 50)]
+    bounds = [importance_weighted(weights.view(K, -1)).mean() for K in (1, 5, 50)]
     gaps = [float(bound - problem.evidence.log_prob(problem.x).mean()) for bound in bounds]
     divergence = gaussian.kl(mu + 0.2, log_sigma + 0.4, mu, log_sigma).sum(1).mean()
     assert gaps[0] == pytest.approx(-float(divergence), rel=0.02)
@@ -104,6 +105,25 @@ def test_importance_weights_average_to_the_exact_likelihood():
     ratios = (bounds - _exact_log_likelihood(model, IMAGES)).exp()  # of estimates to exact values: 1 in the mean
     spread = ratios.std(0) / math.sqrt(2000)
     assert bool(((ratios.mean(0) - 1).abs() <= 4.5 * spread + 1e-4).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_importance", [1, 16])
+def test_the_shared_bound_moves_no_likelihood_beyond_the_rounding_of_single_precision(num_importance):
+    """Against `log 1/K sum_k w_k` in the precision of the weights, over the same draws, for 3,072 dimensions."""
+    model = VAE(DataSpec(shape=(3, 32, 32)), VAE.Config(width=8, hidden=8, num_blocks=1, num_importance=num_importance))
+    x = torch.randint(0, 256, (8, 3, 32, 32), generator=_generator(1), dtype=torch.uint8)
+    found = model.eval().log_likelihood(x, generator=_generator())
+    mu, log_sigma = model.encoder(x / 127.5 - 1.0)
+    draws = _generator()
+    weights = []
+    for _ in range(num_importance):
+        z = gaussian.reparameterised(mu, log_sigma, generator=draws)
+        log_ratio = gaussian.standard_log_prob(z) - gaussian.log_prob(z, mu, log_sigma)
+        weights.append(model._log_prob_given(x, z) + log_ratio.sum(1))
+    plain = torch.logsumexp(torch.stack(weights), dim=0) - math.log(num_importance)
+    assert (found - plain).abs().max() <= torch.finfo(torch.float32).eps * plain.abs().max()
+    assert found.mean().item() / 3072 == pytest.approx(plain.double().mean().item() / 3072, rel=1e-7)
 
 
 def test_samples_follow_the_exact_probabilities():

@@ -201,6 +201,12 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         out: Tensor = self.unet(x_t, t)
         return out if self.config.output == "noise" else _at(self.alpha, t) * out + _at(self.sigma, t) * x_t
 
+    @property
+    def likelihood_estimator(self) -> str:
+        """The bound, and how many of its terms are evaluated."""
+        T, K = self.schedule.num_steps, self.sampling.likelihood_steps
+        return f"variational bound, {T if K is None else min(K, T - 1) + 1} of {T} terms"
+
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Minus the variational bound L_T + sum_t L_{t-1} + L_0: (B,), nats."""

@@ -45,6 +45,7 @@ from genbench.core.model import (
 from genbench.nn.resnet import DownTower, UpTower, halved_sides, halvings_until
 from genbench.prob import discretized_logistic as logistic
 from genbench.prob import gaussian
+from genbench.prob.likelihood import importance_weighted
 from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
@@ -164,6 +165,12 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
         return logistic.mixture_sample(self.decoder(z), levels=self.levels, generator=generator)
 
+    @property
+    def likelihood_estimator(self) -> str:
+        """The bound, and how many draws it takes."""
+        num = self.config.num_importance
+        return "evidence lower bound, 1 draw" if num == 1 else f"importance-weighted bound, {num} draws"
+
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Importance-weighted bound with `num_importance` draws: (B,), nats per example."""
@@ -173,7 +180,7 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
             z = gaussian.reparameterised(mu, log_sigma, generator=generator)
             log_ratio = gaussian.standard_log_prob(z) - gaussian.log_prob(z, mu, log_sigma)
             log_weights.append(self._log_prob_given(x, z) + log_ratio.sum(1))
-        return importance_bound(torch.stack(log_weights))
+        return importance_weighted(torch.stack(log_weights))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -193,11 +200,6 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
         """Log p(x|z): (B,), nats."""
         return logistic.mixture_log_prob(x, self.decoder(z), levels=self.levels).sum((1, 2))
-
-
-def importance_bound(log_weights: Tensor) -> Tensor:
-    """Log 1/K sum_k w_k from log-weights log p(x, z_k) - log q(z_k|x) of shape (K, B): (B,)."""
-    return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 
 
 def _dense(*sizes: int) -> nn.Sequential:

@@ -200,6 +200,8 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         mixture = self.decoder(self.quantizer.embed(codes))
         return logistic.mixture_sample(mixture, levels=self.levels, generator=generator)
 
+    usual_estimator: ClassVar[str] = "bound at the encoder's codes, no draw"
+
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Bound log p(x|z) + log p(z) at the encoder's codes: (B,), nats per example; draws nothing."""
