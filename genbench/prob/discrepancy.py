@@ -29,6 +29,10 @@ ROWS = 1280
 NOISE_SHARE = 0.15
 """Of what equal laws would show, left in the slope of an interval: simulated coverage 0.92 to 0.96."""
 
+LEAST_SHARE = 0.5
+"""Of the second-order variance, that a standard error keeps whatever the first order comes out as: with it the mean
+standard error is within 6 % of the simulated spread, for equal laws and for different ones."""
+
 Draw = tuple[np.ndarray, np.ndarray]
 """Indices of one subset of X and one of Y, without repeats within a set."""
 
@@ -97,8 +101,8 @@ class _Moments:
     def first_order(self, n: int, m: int) -> float:
         """Variance that comes of the mean kernels of single points (Serfling 1980, Sec. 5.2).
 
-        Its plug-in counts the second order twice; what is left without may come out below zero where
-        the two laws are nearly equal.
+        Its plug-in counts the second order twice. What is left without is unbiased, and so comes out below zero half
+        of the time where the two laws are equal.
         """
         zeta_x = self.first_x - self.xx / (self.n - 1) - self.xy / self.m
         zeta_y = self.first_y - self.yy / (self.m - 1) - self.xy / self.n
@@ -107,6 +111,15 @@ class _Moments:
     def second_order(self, n: int, m: int) -> float:
         """Variance that comes of pairs: all there is where the two laws are equal."""
         return 2.0 * self.xx / (n * (n - 1)) + 2.0 * self.yy / (m * (m - 1)) + 4.0 * self.xy / (n * m)
+
+    def stderr(self, n: int, m: int, *, drawn: float = 0.0) -> float:
+        """Standard error of the U-statistic in sets of n and m.
+
+        The noise of the first order below zero is kept: cut at zero, the mean error of equal laws comes out 10 to 20 %
+        too large. In its place the sum is cut, at `LEAST_SHARE` of the second order.
+        """
+        first, second = self.first_order(n, m), self.second_order(n, m)
+        return math.sqrt(max(first + second, LEAST_SHARE * second) + drawn)
 
     def estimate(self, value: float, n: int, m: int, *, drawn: float = 0.0) -> MeanDiscrepancy:
         """`value` with its standard error and interval, in sets of n and m.
@@ -131,7 +144,7 @@ class _Moments:
         low, high = value + half - reach, value + half + reach
         if low < 0.0:
             low = value - Z95 * math.sqrt(floor)
-        plain = math.sqrt(max(first, 0.0) + floor)
+        plain = self.stderr(n, m, drawn=drawn)
         return MeanDiscrepancy(value, plain, (min(low, value), max(high, value + Z95 * math.sqrt(floor))))
 
 

@@ -185,6 +185,24 @@ def test_intervals_cover_the_population_value(shift, n, m, size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shift", "n", "m", "size"),
+    [(0.0, 200, 200, 8), (0.0, 150, 150, 2), (0.0, 200, 300, 32), (0.05, 200, 200, 8), (0.2, 200, 200, 8)],
+)
+def test_the_standard_error_and_the_interval_are_both_those_of_the_spread_of_values(shift, n, m, size):
+    """For equal laws and for different ones; 1,500 values tell their own spread to about 2 %."""
+    random, truth = np.random.default_rng(5), _population(shift, size)
+    draws = ((random.normal(size=(n, size)) + shift, random.normal(size=(m, size))) for _ in range(1500))
+    found = [kernel_distance(*pair) for pair in draws]
+    values, errors = (np.array([one.value for one in found]), np.array([one.stderr for one in found]))
+    assert errors.mean() / values.std(ddof=1) == pytest.approx(1.0, abs=0.07)
+    assert 0.92 <= np.mean([one.ci95[0] <= truth <= one.ci95[1] for one in found]) <= 0.98
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    alarms = np.abs(values[first] - values[second]) > 1.96 * np.hypot(errors[first], errors[second])
+    assert alarms.mean() <= 0.06  # as audits and tables compare two scores
+
+
+@pytest.mark.slow
 def test_intervals_of_subset_means_cover_the_population_value():
     random = np.random.default_rng(3)
     metric, truth, hits = KernelDistance(estimator="subsets", num_subsets=20, subset_size=50), _population(0.3, 6), []
