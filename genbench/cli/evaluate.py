@@ -8,13 +8,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from genbench.core.errors import DataError
+from genbench.cli.nearest import write_nearest
+from genbench.core.errors import SettingError
 from genbench.core.spec import Ref, parse_ref
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from genbench.harness.evaluate import Evaluation
+    from genbench.harness.prompts import Captions, ReferenceCaptions
 
 _METRICS = "frechet_distance,kernel_distance,precision_recall,inception_score,mode_coverage"
 _FORMS = (
@@ -35,36 +39,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--originals", metavar="data", help="the pictures that the samples reconstruct, in the same order"
     )
-    parser.add_argument(
-        "--captions", type=Path, metavar="file", help="one caption a line, or JSON {file name: caption}"
-    )
+    add_caption_arguments(parser)
     parser.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable samples, and say how many")
+    parser.add_argument(
+        "--nearest",
+        type=Path,
+        metavar="folder",
+        help="write the samples nearest to the reference there: nearest.csv, .json, .png",
+    )
+    parser.add_argument("--num-nearest", type=int, default=100, metavar="n", help="of these, at most (default: 100)")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out unreadable pictures of a folder, zip or tar, and name them; arrays are read whole or not",
+    )
     parser.add_argument("--json", type=Path, metavar="file", help="write the scores there, `-` for stdout")
     parser.epilog = (
         "example: genbench evaluate my_pngs --reference 'shapes[resolution=32]' --json scores.json\n"
         "  genbench evaluate samples.npz --reference train_pngs --features inception_v3 --weights inception.pth\n"
-        "  genbench evaluate a.npy --reference b.npy --features given --metrics all"
+        "  genbench evaluate a.npy --reference b.npy --features given --metrics all\n"
+        "  genbench evaluate my_pngs --reference train_pngs --held-out test_pngs --nearest copies"
     )
     parser.set_defaults(run=run)
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+def add_caption_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Options that `evaluate` and `compare` share: what the samples were asked to show."""
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        metavar="file",
+        help="one a line, JSON {file name: caption}, or a .csv or .jsonl with `file_name` and `prompt` (default: texts "
+        "of a tar; .txt files, prompts.csv or metadata.jsonl of a folder)",
+    )
+    parser.add_argument(
+        "--reference-captions",
+        type=Path,
+        metavar="file",
+        help="other captions of the same samples, in the same forms; JSON may list several for each",
+    )
+
+
+def add_network_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Options that `evaluate`, `compare`, `stats` and `audit` share: networks, device, cache."""
     parser.add_argument(
         "--features", default="shapes_net", metavar="name", help="extractor, or `given` (default: shapes_net)"
     )
     parser.add_argument("--weights", metavar="file", help="weights of the extractor (also: GENBENCH_WEIGHTS)")
-    parser.add_argument("--perceptual", default="lpips", metavar="name", help="for perceptual distances: lpips")
-    parser.add_argument("--text-encoder", default="clip", metavar="name", help="for captions: clip, shapes_clip")
+    parser.add_argument("--perceptual", metavar="name", help="for perceptual distances (default: lpips)")
+    parser.add_argument("--text-encoder", metavar="name", help="for captions: clip, shapes_clip (default: clip)")
     parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="default: cpu")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep features")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score and print."""
+    """Score, print, and write what is nearest."""
     from genbench.harness.evaluate import evaluate
 
+    if options.num_nearest < 1:
+        raise SettingError(f"`--num-nearest {options.num_nearest}`: list at least 1, or leave `--nearest` out")
+    captions, reference_captions = captions_of(options)
     with progress() as tell:
         done = evaluate(
             with_skip_bad(options.samples) if options.skip_bad else options.samples,
@@ -76,15 +110,30 @@ def run(options: argparse.Namespace) -> int:
             split=options.split,
             held_out=options.held_out,
             originals=options.originals,
-            captions=None if options.captions is None else _captions(options.captions),
+            captions=captions,
+            reference_captions=reference_captions,
             num_reference=options.num_reference,
+            num_nearest=0 if options.nearest is None else options.num_nearest,
             device=device_of(options.device),
             caching=not options.no_cache,
             tell=tell,
         )
+    written = [] if done.nearest is None else write_nearest(done.nearest, options.nearest)
     if not write_json(done.document(), options.json):
         _print(done)
+        sys.stdout.writelines(f"{path}\n" for path in written)
     return 0
+
+
+def captions_of(options: argparse.Namespace) -> tuple[Captions | None, ReferenceCaptions | None]:
+    """What the files of captions hold, where they were named."""
+    from genbench.harness.prompts import read_captions, read_reference_captions
+
+    asked, others = options.captions, options.reference_captions
+    return (
+        None if asked is None else read_captions(asked),
+        None if others is None else read_reference_captions(others),
+    )
 
 
 def write_json(document: dict[str, object], path: Path | None) -> bool:
@@ -101,11 +150,18 @@ def write_json(document: dict[str, object], path: Path | None) -> bool:
     return False
 
 
-def with_skip_bad(samples: str) -> Ref:
-    """The samples as a data set that leaves out files which cannot be read."""
+def with_skip_bad(samples: str) -> str | Ref:
+    """The samples as a data set that leaves out pictures which cannot be read.
+
+    As they are where no picture can be unreadable by itself: an array, a data set known by name, a statistics file.
+    """
+    from genbench.core.dataset import DATASETS
+    from genbench.core.settings import field_names
     from genbench.harness.sides import data_ref
 
     ref = data_ref(samples)
+    if "skip_bad" not in field_names(cast("type[DataclassInstance]", DATASETS.get(ref.name))):
+        return samples
     return ref.model_copy(update={"config": {**ref.config, "skip_bad": True}})
 
 
@@ -158,26 +214,6 @@ def split_names(names: str) -> list[str]:
         else:
             parts[-1] += char
     return [part.strip() for part in parts if part.strip()]
-
-
-def _captions(path: Path) -> list[str] | dict[str, str]:
-    """Captions in the order of the samples, or by the name of the file that they belong to.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            found = json.loads(text)
-            if not isinstance(found, list | dict):
-                raise ValueError("expected a list or an object")
-            return found
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: no captions: {error}", hint="one caption a line, or JSON {file name: caption}"
-        ) from error
-    return text.splitlines()
 
 
 def _print(done: Evaluation) -> None:

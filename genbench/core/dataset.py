@@ -124,6 +124,15 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """Digest of the content: equal data give equal digests, changed data another."""
 
+    def labels(self, split: Split, indices: Sequence[int] | np.ndarray) -> Tensor | None:
+        """`load(...).y` alone: (B,) int64, or None. Override it where labels can be had without decoding pictures."""
+        return self.load(split, indices).y
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str] | None:
+        """`load(...).text` alone, as `spec.caption` spells it, or None. Override it as `labels`."""
+        spec, text = self.spec, self.load(split, indices).text
+        return None if text is None else [spec.caption(tokens) for tokens in text]
+
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """What the examples at the given indices are called, for lists and messages; files have their relative path."""
         return [f"{split}/{index}" for index in indices]

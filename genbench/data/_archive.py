@@ -1,23 +1,24 @@
-"""What zip and tar files of images share: frames, decoding, labels, captions, fingerprints, files left out."""
+"""What zip and tar files of images share: settings, decoding, labels, captions, fingerprints, members left out."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genbench.core.dataset import PAD, Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
+from genbench.data._files import SPLITS
 from genbench.data._images import FORMATS, Frame, Member, Seen, frame_of_all, is_hidden, read_images, survey
 
-SPLITS: tuple[Split, ...] = ("train",)
 MAX_BYTES = 1 << 28
 """Greatest size of one unpacked member: 256 MiB; larger ones are taken for decompression bombs."""
 
@@ -29,6 +30,10 @@ class Words:
     vocabulary: tuple[str, ...]
     tokens: np.ndarray
     """(N, T) int64, padded with `PAD`."""
+
+    def spelt(self, row: int) -> str:
+        """One caption, as `DataSpec.caption` spells it."""
+        return " ".join(self.vocabulary[token] for token in self.tokens[row] if token != PAD)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,25 @@ class Listing:
     """SHA-256 of each image's bytes."""
 
 
+@dataclass(frozen=True)
 class ImageArchive(Dataset):
     """Images in an archive; (1 or 3, H, W), values 0 .. 255, all in the split `train`."""
+
+    takes_argument = True
+    source = "the user's"
+    kind: ClassVar[str]
+    """Registered name, for messages."""
+
+    path: str
+    """The file; `~` is the home folder."""
+    resolution: int | None = None
+    """Side in pixels to cut and resize to; None keeps the images as they are."""
+    skip_bad: bool = False
+    """Leave out members that cannot be read, instead of refusing the file."""
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"resolution is {self.resolution}, expected at least 1")
 
     @property
     def spec(self) -> DataSpec:
@@ -65,11 +87,6 @@ class ImageArchive(Dataset):
         """`train` holds everything."""
         return SPLITS
 
-    @property
-    @abstractmethod
-    def side(self) -> int | None:
-        """Side in pixels to cut and resize to."""
-
     @abstractmethod
     def listing(self) -> Listing:
         """What the archive holds."""
@@ -80,16 +97,15 @@ class ImageArchive(Dataset):
 
     def size(self, split: Split) -> int:
         """Number of images."""
-        checked_split(split, SPLITS, owner="the archive")
+        checked_split(split, SPLITS, owner=self._owner)
         return len(self.listing().names)
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Decoded images, with labels and captions where the archive has them."""
-        rows = checked_indices(indices, size=self.size(split), owner="the archive")
-        listing = self.listing()
+        rows, listing = self._rows(split, indices), self.listing()
         frame, labels, captions = listing.frame, listing.labels, listing.captions
         if rows.size:
-            images = read_images(self.read([listing.names[row] for row in rows]), frame.channels, self.side)
+            images = read_images(self.read([listing.names[row] for row in rows]), frame.channels, self.resolution)
         else:
             images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
         return Batch(
@@ -98,10 +114,20 @@ class ImageArchive(Dataset):
             text=None if captions is None else torch.from_numpy(captions.tokens[rows]),
         )
 
+    def labels(self, split: Split, indices: Sequence[int] | np.ndarray) -> Tensor | None:
+        """Classes, without decoding a picture."""
+        rows, labels = self._rows(split, indices), self.listing().labels
+        return None if labels is None else torch.from_numpy(labels[rows])
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str] | None:
+        """Captions, without decoding a picture."""
+        rows, captions = self._rows(split, indices), self.listing().captions
+        return None if captions is None else [captions.spelt(row) for row in rows]
+
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Paths within the archive."""
         names = self.listing().names
-        return [names[row] for row in checked_indices(indices, size=self.size(split), owner="the archive")]
+        return [names[row] for row in self._rows(split, indices)]
 
     def skipped(self) -> tuple[str, ...]:
         """Members left out because they cannot be read."""
@@ -110,7 +136,7 @@ class ImageArchive(Dataset):
     def fingerprint(self) -> str:
         """Digest of the resolution and of every image's name, label, caption and bytes."""
         listing = self.listing()
-        content = hashlib.sha256(str(self.side).encode())
+        content = hashlib.sha256(str(self.resolution).encode())
         for name, digest in zip(listing.names, listing.digests, strict=True):
             content.update(f"{name} {digest}\n".encode())
         if listing.labels is not None:
@@ -119,22 +145,12 @@ class ImageArchive(Dataset):
             content.update(" ".join(listing.captions.vocabulary).encode() + listing.captions.tokens.tobytes())
         return content.hexdigest()[:16]
 
+    @property
+    def _owner(self) -> str:
+        return f"{self.kind}:{self.path}"
 
-Stamp = tuple[int, int]
-"""When a file was last written, and its size: one that was written again is read again."""
-
-
-def existing(path: str, kind: str) -> tuple[Path, Stamp]:
-    """The file and its stamp.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    found = Path(path).expanduser().absolute()
-    if not found.is_file():
-        raise DataError(f"{kind}:{path}: there is no file {found}", hint="check the path")
-    status = found.stat()
-    return found, (status.st_mtime_ns, status.st_size)
+    def _rows(self, split: Split, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return checked_indices(indices, size=self.size(split), owner=self._owner)
 
 
 def pictures_among(names: Sequence[str]) -> list[str]:
@@ -219,7 +235,3 @@ def all_or_none(found: Mapping[str, str], names: Sequence[str], what: str, where
             hint=f"give every image a {what}, or none",
         )
     return given
-
-
-cached = functools.lru_cache(maxsize=4)
-"""Keeps what was found in the last few files; `Stamp` must be among the arguments."""

@@ -1,4 +1,7 @@
-"""Arrays of images from files: what is taken for images, how floats become whole numbers, reading only some rows."""
+"""Arrays of images from files: what is taken for images, how floats become whole numbers, reading only some rows.
+
+And what the files have in common that hold one such array.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,20 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tokenize import TokenError
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from genbench.core.dataset import Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
+from genbench.data._access import checked_indices, checked_split
+from genbench.data._files import SPLITS
 
 ValueRange = Literal["uint8", "unit", "signed"]
 """What stored values mean: whole numbers 0 .. levels-1, floats in [0, 1], floats in [-1, 1]."""
@@ -135,6 +144,75 @@ class StoredImages:
         else:
             first = values if channels_first(self.array.shape, self.where) else values.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(first, dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayContent:
+    """What a file with one array of images holds."""
+
+    images: StoredImages
+    labels: np.ndarray | None = None
+    """(N,) int64."""
+
+
+@dataclass(frozen=True)
+class ImageArray(Dataset):
+    """Images in one array; (1 or 3, H, W), values 0 .. 255, all in the split `train`."""
+
+    takes_argument = True
+    source = "the user's"
+    kind: ClassVar[str]
+    """Registered name, for messages."""
+
+    path: str
+    """The file; `~` is the home folder."""
+    value_range: ValueRange = "uint8"
+    """`uint8` for whole numbers 0 .. 255, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """Shape and classes as found in the file, 256 levels."""
+        content = self.content()
+        num_classes = 0 if content.labels is None else int(content.labels.max()) + 1
+        return DataSpec(shape=content.images.shape, num_classes=num_classes)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """`train` holds everything."""
+        return SPLITS
+
+    @abstractmethod
+    def content(self) -> ArrayContent:
+        """What the file holds."""
+
+    def size(self, split: Split) -> int:
+        """Number of images."""
+        checked_split(split, SPLITS, owner=self._owner)
+        return len(self.content().images)
+
+    def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Images at the given rows of the array, with labels where there are any."""
+        rows = self._rows(split, indices)
+        return Batch(x=torch.from_numpy(self.content().images.rows(rows)), y=self.labels(split, rows))
+
+    def labels(self, split: Split, indices: Sequence[int] | np.ndarray) -> Tensor | None:
+        """Classes, without reading a picture."""
+        rows, labels = self._rows(split, indices), self.content().labels
+        return None if labels is None else torch.from_numpy(labels[rows])
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> None:
+        """None: such a file has no captions."""
+
+    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Rows of the array, padded so that their order as text is the file's."""
+        return [f"{row:08d}" for row in self._rows(split, indices)]
+
+    @property
+    def _owner(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def _rows(self, split: Split, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return checked_indices(indices, size=self.size(split), owner=self._owner)
 
 
 def channels_first(shape: tuple[int, ...], where: str) -> bool:

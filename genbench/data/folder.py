@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
@@ -72,19 +73,26 @@ class Folder(Dataset):
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Decoded images, with the sub-folder as label where sub-folders are classes."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
+        rows = self._rows(split, indices)
         frame, listing = self._frame, self._listing
         if not rows.size:
             images = np.zeros((0, frame.channels, frame.height, frame.width), dtype=np.uint8)
         else:
             files = listing.files[split]
             images = read_images([files[row] for row in rows], frame.channels, self.resolution)
-        labels = torch.from_numpy(listing.labels[split][rows]) if listing.classes else None
-        return Batch(x=torch.from_numpy(images), y=labels)
+        return Batch(x=torch.from_numpy(images), y=self.labels(split, rows))
+
+    def labels(self, split: Split, indices: Sequence[int] | np.ndarray) -> Tensor | None:
+        """Sub-folders as classes, without decoding a picture."""
+        rows, listing = self._rows(split, indices), self._listing
+        return torch.from_numpy(listing.labels[split][rows]) if listing.classes else None
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> None:
+        """None: a folder is pictures alone, whatever else lies in it."""
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Relative paths of the files."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
+        rows = self._rows(split, indices)
         root, files = self._root(), self._listing.files[split]
         return [files[row].relative_to(root).as_posix() for row in rows]
 
@@ -115,6 +123,9 @@ class Folder(Dataset):
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 digest.update(f"{split} {path.relative_to(self._root()).as_posix()} {content}\n".encode())
         return digest.hexdigest()[:16]
+
+    def _rows(self, split: Split, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return checked_indices(indices, size=self.size(split), owner=f"folder:{self.path}, {split}")
 
     def _root(self) -> Path:
         root = Path(self.path).expanduser().absolute()

@@ -8,64 +8,32 @@ samples and for references. Pickled objects are never opened.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-import torch
 
-from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
+from genbench.core.dataset import register_dataset
 from genbench.core.errors import DataError
-from genbench.data._access import checked_indices, checked_split
-from genbench.data._archive import SPLITS, Stamp, cached, existing
-from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
+from genbench.data._arrays import DAMAGE, ArrayContent, ImageArray, StoredImages, ValueRange
+from genbench.data._files import Stamp, cached, existing
 
 
 @register_dataset("npy")
 @dataclass(frozen=True)
-class Npy(Dataset):
+class Npy(ImageArray):
     """The user's images; (1 or 3, H, W), values 0 .. 255."""
 
-    takes_argument = True
-    source = "the user's"
+    kind: ClassVar[str] = "npy"
 
-    path: str
-    """The file; `~` is the home folder."""
-    value_range: ValueRange = "uint8"
-    """`uint8` for whole numbers 0 .. 255, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""
-
-    @property
-    def spec(self) -> DataSpec:
-        """Shape as found in the file, 256 levels."""
-        return DataSpec(shape=self._images().shape)
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """`train` holds everything."""
-        return SPLITS
-
-    def size(self, split: Split) -> int:
-        """Number of images."""
-        checked_split(split, SPLITS, owner=f"npy:{self.path}")
-        return len(self._images())
-
-    def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Images at the given rows of the file."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"npy:{self.path}")
-        return Batch(x=torch.from_numpy(self._images().rows(rows)))
-
-    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Rows of the file, padded so that their order as text is the file's."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"npy:{self.path}")
-        return [f"{row:08d}" for row in rows]
+    def content(self) -> ArrayContent:
+        """The images, read row by row."""
+        return ArrayContent(_mapped(*existing(self.path, "npy"), self.value_range))
 
     def fingerprint(self) -> str:
         """Digest of every image as it is read, rounding included."""
         return _fingerprint(*existing(self.path, "npy"), self.value_range)
-
-    def _images(self) -> StoredImages:
-        return _mapped(*existing(self.path, "npy"), self.value_range)
 
 
 @cached

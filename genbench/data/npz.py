@@ -19,23 +19,26 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._archive import Stamp, cached, existing
 from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
 from genbench.data._counter import key_of, uniforms
+from genbench.data._files import Stamp, cached, existing
 
 TEST_SHARE = 0.1
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {"train": ("train", "x_train"), "test": ("test", "x_test")}
 SPLIT_LABELS: dict[Split, tuple[str, ...]] = {"train": ("train_labels", "y_train"), "test": ("test_labels", "y_test")}
 SINGLE_NAMES = ("images", "x", "arr_0")
 SINGLE_LABELS = ("labels", "y", "arr_1")
-
+IMAGE_NAMES = (*SPLIT_NAMES["train"], *SINGLE_NAMES)
+"""An array of one of these names is one of images."""
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # APPNOTE 4.3.7: lengths of the name and of the extra field
 _READ_BYTES = 1 << 20
@@ -88,22 +91,51 @@ class Npz(Dataset):
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
         """Images in the file's order, with labels where there are any."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"npz:{self.path}, {split}")
-        content = self._content()
-        labels = None if content.labels is None else torch.from_numpy(content.labels[split][rows])
-        return Batch(x=torch.from_numpy(content.of(split, rows)), y=labels)
+        rows = self._rows(split, indices)
+        return Batch(x=torch.from_numpy(self._content().of(split, rows)), y=self.labels(split, rows))
+
+    def labels(self, split: Split, indices: Sequence[int] | np.ndarray) -> Tensor | None:
+        """Classes, without reading a picture."""
+        rows, labels = self._rows(split, indices), self._content().labels
+        return None if labels is None else torch.from_numpy(labels[split][rows])
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> None:
+        """None: such a file has no captions."""
 
     def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
         """Places in the file, padded so that their order as text is the file's."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"npz:{self.path}, {split}")
-        return [f"{place:08d}" for place in self._content().places[split][rows]]
+        return [f"{place:08d}" for place in self._content().places[split][self._rows(split, indices)]]
 
     def fingerprint(self) -> str:
         """Digest of the levels and of every image, as it is read, and label."""
         return _fingerprint(*existing(self.path, "npz"), self.levels, self.value_range)
 
+    def _rows(self, split: Split, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return checked_indices(indices, size=self.size(split), owner=f"npz:{self.path}, {split}")
+
     def _content(self) -> _Content:
         return _read(*existing(self.path, "npz"), self.levels, self.value_range)
+
+
+def array_forms(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names of the arrays of an `.npz` with the shape of each, read off the headers; empty where it is no such file.
+
+    A shape is empty where its header cannot be read: whoever reads the array says why.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            found = {info.filename.removesuffix(".npy"): info for info in packed.infolist()}
+            return {name: _shape(packed, info) for name, info in found.items()}
+    except DAMAGE:
+        return {}
+
+
+def _shape(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    try:
+        with packed.open(info) as content:
+            return _form(content)[0]
+    except DAMAGE:
+        return ()
 
 
 @cached
@@ -192,12 +224,22 @@ def _header(
     if info.compress_type != zipfile.ZIP_STORED:
         return None
     with packed.open(info) as content:
-        version = np.lib.format.read_magic(content)
-        if version not in ((1, 0), (2, 0)):
-            return None
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        form = read(content)
+        form = _form(content)
         return None if form[2].hasobject or not np.prod(form[0]) else (form, content.tell())
+
+
+def _form(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of an array, by its header.
+
+    Raises:
+        ValueError: it is none of NumPy's.
+    """
+    version = np.lib.format.read_magic(content)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(content)
+    if version in ((2, 0), (3, 0)):  # 3 differs from 2 in the names of fields, which images have not
+        return np.lib.format.read_array_header_2_0(content)
+    raise ValueError(f"an array of format {version}, expected 1, 2 or 3")
 
 
 def _divided(images: StoredImages, labels: np.ndarray | None, path: Path) -> _Content:

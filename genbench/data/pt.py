@@ -13,84 +13,43 @@ import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
+from genbench.core.dataset import register_dataset
 from genbench.core.errors import DataError
-from genbench.data._access import checked_indices, checked_split
-from genbench.data._archive import SPLITS, Stamp, cached, existing
-from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
+from genbench.data._arrays import DAMAGE, ArrayContent, ImageArray, StoredImages, ValueRange
+from genbench.data._files import Stamp, cached, existing
 
 NAMES = ("images", "samples", "x")
 LABELS = ("labels", "y")
 _HINT = "write a tensor with `torch.save(images, path)`; pickled objects can run code and are not opened"
 
 
-@dataclass(frozen=True, eq=False)
-class _Content:
-    images: StoredImages
-    labels: np.ndarray | None
-    """(N,) int64."""
-
-
 @register_dataset("pt")
 @dataclass(frozen=True)
-class Pt(Dataset):
+class Pt(ImageArray):
     """The user's images; (1 or 3, H, W), values 0 .. 255."""
 
-    takes_argument = True
-    source = "the user's"
+    kind: ClassVar[str] = "pt"
 
-    path: str
-    """The file; `~` is the home folder."""
-    value_range: ValueRange = "uint8"
-    """`uint8` for whole numbers 0 .. 255, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""
-
-    @property
-    def spec(self) -> DataSpec:
-        """Shape and classes as found in the file, 256 levels."""
-        content = self._content()
-        num_classes = 0 if content.labels is None else int(content.labels.max()) + 1
-        return DataSpec(shape=content.images.shape, num_classes=num_classes)
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """`train` holds everything."""
-        return SPLITS
-
-    def size(self, split: Split) -> int:
-        """Number of images."""
-        checked_split(split, SPLITS, owner=f"pt:{self.path}")
-        return len(self._content().images)
-
-    def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Images at the given rows of the tensor, with labels where there are any."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"pt:{self.path}")
-        content = self._content()
-        labels = None if content.labels is None else torch.from_numpy(content.labels[rows])
-        return Batch(x=torch.from_numpy(content.images.rows(rows)), y=labels)
-
-    def identify(self, split: Split, indices: Sequence[int] | np.ndarray) -> list[str]:
-        """Rows of the tensor, padded so that their order as text is the file's."""
-        rows = checked_indices(indices, size=self.size(split), owner=f"pt:{self.path}")
-        return [f"{row:08d}" for row in rows]
+    def content(self) -> ArrayContent:
+        """Images, read row by row where the file permits, and labels."""
+        return _read(*existing(self.path, "pt"), self.value_range)
 
     def fingerprint(self) -> str:
         """Digest of every image as it is read, rounding included, and of every label."""
         return _fingerprint(*existing(self.path, "pt"), self.value_range)
 
-    def _content(self) -> _Content:
-        return _read(*existing(self.path, "pt"), self.value_range)
-
 
 @cached
-def _read(path: Path, stamp: Stamp, value_range: ValueRange) -> _Content:
+def _read(path: Path, stamp: Stamp, value_range: ValueRange) -> ArrayContent:
     """Images and labels.
 
     Raises:
@@ -100,7 +59,7 @@ def _read(path: Path, stamp: Stamp, value_range: ValueRange) -> _Content:
     images = _images(found, path)
     stored = StoredImages(_array(images, path), str(path), value_range)
     given = [found[name] for name in LABELS if name in found] if isinstance(found, Mapping) else []
-    return _Content(stored, _labels(given[0], len(stored), path) if given else None)
+    return ArrayContent(stored, _labels(given[0], len(stored), path) if given else None)
 
 
 def _loaded(path: Path) -> object:

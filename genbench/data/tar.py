@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,15 +27,13 @@ from genbench.data._archive import (
     MAX_BYTES,
     ImageArchive,
     Listing,
-    Stamp,
     all_or_none,
-    cached,
-    existing,
     listing_of,
     pictures_among,
     whole_number,
     words_of,
 )
+from genbench.data._files import Stamp, cached, existing
 from genbench.data._images import Member
 
 Places = Mapping[str, tuple[int, int]]
@@ -46,24 +45,7 @@ Places = Mapping[str, tuple[int, int]]
 class Tar(ImageArchive):
     """The user's images; (1 or 3, H, W), values 0 .. 255."""
 
-    takes_argument = True
-    source = "the user's"
-
-    path: str
-    """The file, not compressed; `~` is the home folder."""
-    resolution: int | None = None
-    """Side in pixels to cut and resize to; None keeps the images as they are."""
-    skip_bad: bool = False
-    """Leave out members that cannot be read, instead of refusing the file."""
-
-    def __post_init__(self) -> None:
-        if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"resolution is {self.resolution}, expected at least 1")
-
-    @property
-    def side(self) -> int | None:
-        """The resolution that is asked for."""
-        return self.resolution
+    kind: ClassVar[str] = "tar"
 
     def listing(self) -> Listing:
         """Image members by name."""

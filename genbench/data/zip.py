@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from genbench.data._archive import (
     MAX_BYTES,
     ImageArchive,
     Listing,
-    Stamp,
-    cached,
-    existing,
     listing_of,
     pictures_among,
     whole_number,
 )
+from genbench.data._files import Stamp, cached, existing
 from genbench.data._images import Member
 
 LABELS = "dataset.json"
@@ -45,24 +43,7 @@ _ENCRYPTED = 0x1  # APPNOTE 4.4.4
 class Zip(ImageArchive):
     """The user's images; (1 or 3, H, W), values 0 .. 255."""
 
-    takes_argument = True
-    source = "the user's"
-
-    path: str
-    """The file; `~` is the home folder."""
-    resolution: int | None = None
-    """Side in pixels to cut and resize to; None keeps the images as they are."""
-    skip_bad: bool = False
-    """Leave out members that cannot be read, instead of refusing the file."""
-
-    def __post_init__(self) -> None:
-        if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"resolution is {self.resolution}, expected at least 1")
-
-    @property
-    def side(self) -> int | None:
-        """The resolution that is asked for."""
-        return self.resolution
+    kind: ClassVar[str] = "zip"
 
     def listing(self) -> Listing:
         """Image members by name."""

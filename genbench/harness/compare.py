@@ -22,15 +22,16 @@ from scipy import stats
 from torch import Tensor
 
 from genbench.core.errors import SampleError
-from genbench.core.metric import Evidence, Metric, Need
+from genbench.core.metric import Evidence, Metric, Need, scores_or_reason
 from genbench.core.record import Better
 from genbench.core.spec import Ref, parse_ref
 from genbench.harness.evaluate import DEFAULT_FEATURES, DEFAULT_METRICS, chosen_metrics, inapplicable, shared_prefix
 from genbench.harness.extraction import Tell, silent
 from genbench.harness.gathering import Gathering
-from genbench.harness.networks import Networks, Roles
+from genbench.harness.networks import Networks, chosen_roles
 from genbench.harness.options import Options
-from genbench.harness.sides import FEATURES_GIVEN, Given, read_side
+from genbench.harness.prompts import Captions, ReferenceCaptions
+from genbench.harness.sides import FEATURES_GIVEN, Given, Side, read_side
 from genbench.prob.multiple_tests import holm
 
 SCHEMA = "genbench.compare/1"
@@ -71,6 +72,8 @@ class Comparison:
     skipped: dict[str, str]
     num_samples: int
     how: str
+    warnings: tuple[str, ...] = ()
+    """What is odd about either set."""
 
     def document(self) -> dict[str, object]:
         """The JSON that `genbench compare --json` writes."""
@@ -81,6 +84,7 @@ class Comparison:
             "skipped": self.skipped,
             "num_samples": self.num_samples,
             "how": self.how,
+            "warnings": list(self.warnings),
         }
 
 
@@ -91,9 +95,12 @@ def compare_samples(
     *,
     metrics: Sequence[str | Ref] = DEFAULT_METRICS,
     features: str | Ref = DEFAULT_FEATURES,
+    perceptual: str | Ref | None = None,
+    text_encoder: str | Ref | None = None,
     held_out: Given | None = None,
     originals: Given | None = None,
-    captions: Sequence[str] | None = None,
+    captions: Captions | None = None,
+    reference_captions: ReferenceCaptions | None = None,
     num_reference: int = 10_000,
     groups: int = GROUPS,
     device: str = "cpu",
@@ -108,9 +115,12 @@ def compare_samples(
         reference: real training data.
         metrics: names with settings.
         features: the extractor, or `given`.
+        perceptual: as in `evaluate`.
+        text_encoder: as in `evaluate`.
         held_out: as in `evaluate`.
         originals: as in `evaluate`.
-        captions: as in `evaluate`, shared by both.
+        captions: as in `evaluate`, shared by both; None: what each of the two carries.
+        reference_captions: as in `evaluate`, shared by both.
         num_reference: as in `evaluate`.
         groups: of the jackknife; at least 2 rows must fall into each.
         device: where the extractors live.
@@ -123,21 +133,25 @@ def compare_samples(
     ref = features if isinstance(features, Ref) else parse_ref(features)
     given = ref.name == FEATURES_GIVEN
     chosen = chosen_metrics(metrics)
-    real = read_side(reference, split=None, features_given=given)
-    others = [
-        None if side is None else read_side(side, split=None, features_given=given) for side in (held_out, originals)
-    ]
-    networks = Networks(Roles(features=ref), torch.device(device))
+
+    def read(side: Given) -> Side:
+        return read_side(side, split=None, features_given=given, assumed=ref.name)
+
+    real = read(reference)
+    others = [None if side is None else read(side) for side in (held_out, originals)]
+    roles = chosen_roles(ref, perceptual=perceptual, text_encoder=text_encoder)
+    networks = Networks(roles, torch.device(device))
     options = Options(
         num_reference=num_reference,
         captions=captions,
+        reference_captions=reference_captions,
         caption_prefix=shared_prefix(chosen),
         caching=caching,
         tell=tell,
     )
     gatherings = [
         Gathering(side, real, held_out=others[0], originals=others[1], networks=networks, options=options)
-        for side in (read_side(given_side, split=None, features_given=given) for given_side in (first, second))
+        for side in (read(first), read(second))
     ]
     for gathering in gatherings:
         if gathering.samples.dataset is None and gathering.samples.features is None:
@@ -146,7 +160,9 @@ def compare_samples(
     applied = {name: metric for name, metric in chosen.items() if name not in skipped}
     needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied.values()))
     both = _cut([gathering.evidence(needs) for gathering in gatherings])
-    return _compared(applied, both, skipped, groups)
+    done = _compared(applied, both, skipped, groups)
+    odd = (f"{gathering.samples.label}: {said}" for gathering in gatherings for said in gathering.warnings())
+    return dataclasses.replace(done, warnings=tuple(dict.fromkeys(odd)))
 
 
 def _compared(applied: dict[str, Metric], both: list[Evidence], skipped: dict[str, str], groups: int) -> Comparison:
@@ -176,10 +192,9 @@ def _values(
 ) -> dict[str, tuple[float, float, Better]]:
     found: dict[str, tuple[float, float, Better]] = {}
     for name, metric in metrics.items():
-        try:
-            first, second = (metric.compute(evidence) for evidence in both)
-        except ValueError as error:
-            skipped[name] = str(error)
+        first, second = (scores_or_reason(metric, evidence) for evidence in both)
+        if isinstance(first, str) or isinstance(second, str):
+            skipped[name] = first if isinstance(first, str) else str(second)
             continue
         for mine, theirs in zip(first, second, strict=True):
             found[mine.name] = (mine.value, theirs.value, mine.better)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from genbench.core.dataset import Split
 from genbench.core.errors import SampleError, SettingError
-from genbench.core.metric import METRICS, Metric, Need, build_metric
+from genbench.core.metric import METRICS, Metric, Need, build_metric, scores_or_reason
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
 from genbench.harness.extraction import Tell, silent
 from genbench.harness.gathering import Gathering
-from genbench.harness.networks import Networks, Roles
+from genbench.harness.nearest import NearestSamples
+from genbench.harness.networks import Networks, chosen_roles
 from genbench.harness.options import Options
+from genbench.harness.prompts import Captions, ReferenceCaptions
 from genbench.harness.sides import FEATURES_GIVEN, Given, Side, read_side
 
 SCHEMA = "genbench.evaluate/1"
@@ -33,6 +35,8 @@ class Evaluation:
     scores: tuple[Score, ...]
     skipped: dict[str, str]
     warnings: tuple[str, ...] = ()
+    nearest: NearestSamples | None = None
+    """The samples nearest to the reference, where they were asked for."""
 
     def document(self) -> dict[str, object]:
         """The JSON that `genbench evaluate --json` writes."""
@@ -57,13 +61,15 @@ def evaluate(
     *,
     metrics: Sequence[str | Ref] = DEFAULT_METRICS,
     features: str | Ref = DEFAULT_FEATURES,
-    perceptual: str | Ref = "lpips",
-    text_encoder: str | Ref = "clip",
+    perceptual: str | Ref | None = None,
+    text_encoder: str | Ref | None = None,
     split: Split | None = None,
     held_out: Given | None = None,
     originals: Given | None = None,
-    captions: Sequence[str] | Mapping[str, str] | None = None,
+    captions: Captions | None = None,
+    reference_captions: ReferenceCaptions | None = None,
     num_reference: int = 10_000,
+    num_nearest: int = 0,
     device: str = "cpu",
     caching: bool = True,
     tell: Tell = silent,
@@ -76,14 +82,19 @@ def evaluate(
         reference: real training data, in any of the same forms.
         metrics: names with settings, such as `precision_recall[k=5]`; `("all",)` for every metric.
         features: the extractor, with settings, or `given`.
-        perceptual: the extractor of perceptual distances.
-        text_encoder: the extractor that compares pictures and captions.
+        perceptual: the extractor of perceptual distances; None: `lpips`. Metrics that need a network which nobody named
+            are skipped where it cannot be had; a mistake in one that was named is an error.
+        text_encoder: the extractor that compares pictures and captions; None: `clip`.
         split: of the reference; None: `train` of a data set known by name, everything of a file or folder.
         held_out: real data that no model has been trained on; None: the split `test` of a reference by name.
         originals: the pictures that the samples reconstruct, in the same order.
-        captions: what each sample was asked to show, in the order of the samples or by the name of its file.
+        captions: what each sample was asked to show, in the order of the samples or by the name of its file; None: what
+            the samples carry, in a tar or in files beside the pictures of a folder.
+        reference_captions: other captions of the same, one or several for each sample, in the same forms.
         num_reference: reference examples behind the metrics that compare features one by one, at most; moments use
             up to 50,000.
+        num_nearest: how many of the samples nearest to the reference to list, with the pictures of the first, looked
+            for among up to 50,000 reference examples; 0 for none.
         device: where the extractors live.
         caching: whether features are looked up and kept, by content, under `GENBENCH_CACHE`.
         tell: told of progress.
@@ -92,12 +103,14 @@ def evaluate(
         Scores in the order of the metrics. A metric that cannot apply stands in `skipped` with its reason.
 
     Raises:
-        SampleError: samples and reference do not fit each other, or no metric applies.
+        SampleError: samples and reference do not fit each other, no metric applies, or what is nearest was asked for
+            and there are no features to tell.
         DataError: one of them cannot be read.
         UnknownName, SettingError: a metric or an extractor is not known, or not so.
     """
     chosen = chosen_metrics(metrics)
     extractor = _ref(features)
+    roles = chosen_roles(extractor, perceptual=perceptual, text_encoder=text_encoder)
     given = extractor.name == FEATURES_GIVEN
     sides = [
         None if side is None else read_side(side, split=part, features_given=given, assumed=extractor.name)
@@ -112,18 +125,17 @@ def evaluate(
         real,
         held_out=sides[2],
         originals=sides[3],
-        networks=Networks(
-            Roles(features=extractor, perceptual=_ref(perceptual), captions=_ref(text_encoder)), torch.device(device)
-        ),
+        networks=Networks(roles, torch.device(device)),
         options=Options(
             num_reference=num_reference,
             captions=captions,
+            reference_captions=reference_captions,
             caption_prefix=shared_prefix(chosen),
             caching=caching,
             tell=tell,
         ),
     )
-    return _evaluated(chosen, gathering)
+    return _evaluated(chosen, gathering, num_nearest)
 
 
 def chosen_metrics(metrics: Sequence[str | Ref]) -> dict[str, Metric]:
@@ -146,33 +158,48 @@ def shared_prefix(chosen: dict[str, Metric]) -> str:
     return next(iter(prefixes.values()), "")
 
 
-def _evaluated(chosen: dict[str, Metric], gathering: Gathering) -> Evaluation:
-    scores, skipped = score_all(chosen, gathering)
+def _evaluated(chosen: dict[str, Metric], gathering: Gathering, num_nearest: int) -> Evaluation:
+    also = _needed_for_nearest(gathering) if num_nearest else frozenset()
+    scores, skipped = score_all(chosen, gathering, also=also)
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise SampleError(f"no metric applies: {reasons}")
-    if gathering.samples.dataset is not None:
-        gathering.inspection.add_names(gathering.samples.pictures().names())
-    return Evaluation(scores, skipped, (*_left_out(gathering.samples), *gathering.inspection.warnings()))
+    nearest = gathering.nearest(num_nearest) if num_nearest else None
+    return Evaluation(scores, skipped, gathering.warnings(), nearest)
 
 
-def _left_out(samples: Side) -> tuple[str, ...]:
-    files = () if samples.dataset is None else samples.dataset.skipped()
-    return (f"{len(files)} unreadable samples were left out: {'; '.join(files)}",) if files else ()
+def _needed_for_nearest(gathering: Gathering) -> frozenset[Need]:
+    """Features of both sides, and of held-out data where there are any.
+
+    Raises:
+        SampleError: there are no features.
+    """
+    reason = gathering.why_not(Need.FEATURES)
+    if reason is not None:
+        raise SampleError(f"samples near to the reference cannot be listed: {reason}")
+    return frozenset(need for need in (Need.FEATURES, Need.HELD_OUT) if gathering.why_not(need) is None)
 
 
-def score_all(chosen: dict[str, Metric], gathering: Gathering) -> tuple[tuple[Score, ...], dict[str, str]]:
-    """Scores of every metric that applies, and why the others do not."""
+def score_all(
+    chosen: dict[str, Metric], gathering: Gathering, *, also: frozenset[Need] = frozenset()
+) -> tuple[tuple[Score, ...], dict[str, str]]:
+    """Scores of every metric that applies, and why the others do not.
+
+    Args:
+        chosen: metrics by label.
+        gathering: of the samples.
+        also: what is needed for something else, to be gathered in the same pass.
+    """
     skipped = inapplicable(chosen, [gathering])
     applied = {name: metric for name, metric in chosen.items() if name not in skipped}
-    needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied.values()))
-    evidence = gathering.evidence(needs)
+    evidence = gathering.evidence(also.union(*(metric.needs for metric in applied.values())))
     scores: list[Score] = []
     for name, metric in applied.items():
-        try:
-            scores += metric.compute(evidence)
-        except ValueError as error:
-            skipped[name] = str(error)
+        found = scores_or_reason(metric, evidence)
+        if isinstance(found, str):
+            skipped[name] = found
+        else:
+            scores += found
     return tuple(scores), skipped
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +41,7 @@ def extract_layers(
         extractor: the network; pictures go to its device.
         layers: names that the extractor knows.
         caching: look the features up by content first, and keep what was computed.
-        inspection: told every picture on its way, except where all layers are cached.
+        inspection: told of every picture; where it was told of the same ones before, of what it found then.
         what: the pictures, for progress.
         batch_size: pictures in one forward pass.
         tell: told of progress.
@@ -53,25 +54,49 @@ def extract_layers(
     identities = {layer: feature_cache.entry(key, protocol, layer) for layer in layers}
     found = {layer: feature_cache.cached(identity) for layer, identity in identities.items()} if caching else {}
     missing = tuple(layer for layer in layers if found.get(layer) is None)
-    if missing:
-        device = next(extractor.parameters()).device
-        parts: dict[str, list[np.ndarray]] = {layer: [] for layer in missing}
-        done = 0
-        for chunk in pictures.chunks():
-            if inspection is not None:
-                inspection.add(chunk)
-            for part in chunk.split(batch_size):
-                for layer, values in extractor.outputs(part.to(device), missing).items():
-                    parts[layer].append(values.cpu().numpy())
-                done += len(part)
-                tell(what, done, len(pictures))
-        if inspection is not None:
-            inspection.finish()
-        for layer in missing:
-            found[layer] = np.concatenate(parts.pop(layer))
-            if caching:
-                feature_cache.keep(identities[layer], found[layer])  # type: ignore[arg-type]
+    unseen = None if inspection is None or _recalled(inspection, key) else inspection
+    if missing or unseen is not None:
+        looked = functools.partial(tell, what)
+        found |= _looked_at(pictures, extractor, missing, unseen, batch_size=batch_size, tell=looked)
+    if unseen is not None and caching:
+        feature_cache.keep(feature_cache.inspection_entry(key), unseen.counts())
+    for layer in missing if caching else ():
+        feature_cache.keep(identities[layer], found[layer])  # type: ignore[arg-type]
     return {layer: torch.from_numpy(found[layer]) for layer in layers}
+
+
+def _looked_at(
+    pictures: Pictures,
+    extractor: FeatureExtractor,
+    layers: tuple[str, ...],
+    inspection: Inspection | None,
+    *,
+    batch_size: int,
+    tell: Callable[[int, int], None],
+) -> dict[str, np.ndarray]:
+    """Layers from one pass, which the inspection sees too; without layers the network is left alone."""
+    device = next(extractor.parameters()).device
+    parts: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+    done = 0
+    for chunk in pictures.chunks():
+        if inspection is not None:
+            inspection.add(chunk)
+        for part in chunk.split(batch_size):
+            for layer, values in (extractor.outputs(part.to(device), layers) if layers else {}).items():
+                parts[layer].append(values.cpu().numpy())
+            done += len(part)
+            tell(done, len(pictures))
+    if inspection is not None:
+        inspection.finish()
+    return {layer: np.concatenate(values) for layer, values in parts.items()}
+
+
+def _recalled(inspection: Inspection, key: str) -> bool:
+    """Whether the inspection knows the pictures already; an empty key knows nothing."""
+    counts = feature_cache.cached(feature_cache.inspection_entry(key)) if key else None
+    if counts is not None:
+        inspection.recall(counts)
+    return counts is not None
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Features that were extracted before, by the content of the pictures and the whole protocol of the extractor.
 
+And what was odd about the pictures, so that nobody is told less of samples that were seen before.
+
 A name is never trusted: other pictures, weights, resizing, precision, layer or rows are another entry. Each entry is an
 `.npy` beside a JSON with its identity and SHA-256; a damaged one is set aside and computed again, with a warning.
 """
@@ -19,6 +21,8 @@ from genbench.core.shipped import cache_folder
 from genbench.core.spec import Scalar, digest
 
 SCHEMA = "genbench.features/1"
+INSPECTION = "inspection 1"
+"""In place of a protocol and a layer: what an inspection counted in the pictures, by the first version of its rules."""
 _BLOCK = 1 << 22
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,11 @@ def entry(pictures: str, protocol: dict[str, Scalar], layer: str) -> dict[str, o
         layer: which of its outputs.
     """
     return {"schema": SCHEMA, "pictures": pictures, "protocol": protocol, "layer": layer}
+
+
+def inspection_entry(pictures: str) -> dict[str, object]:
+    """The identity of what an inspection counted; no extractor plays a part."""
+    return entry(pictures, {}, INSPECTION)
 
 
 def cached(identity: dict[str, object]) -> np.ndarray | None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import PurePath
 
+import numpy as np
 from torch import Tensor
 
 from genbench.core.errors import SampleError
@@ -28,6 +29,7 @@ class Inspection:
         self._constant = 0
         self._greatest = 0
         self._seen: set[bytes] = set()
+        self._distinct = 0
         self._named = 0
         self._lossy = 0
 
@@ -38,6 +40,15 @@ class Inspection:
         self._constant += int((flat == flat[:, :1]).all(dim=1).sum())
         self._greatest = max(self._greatest, int(flat.max()) if len(flat) else 0)
         self._seen |= {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat.cpu().numpy()}
+        self._distinct = len(self._seen)
+
+    def counts(self) -> np.ndarray:
+        """All that was found in the pictures: (4,) int64, for `recall`."""
+        return np.array([self.count, self._constant, self._greatest, self._distinct], dtype=np.int64)
+
+    def recall(self, counts: np.ndarray) -> None:
+        """Take in what `counts` said of the same pictures, in place of looking at them."""
+        self.count, self._constant, self._greatest, self._distinct = counts.tolist()
 
     def add_names(self, names: Sequence[str]) -> None:
         """Take in what pictures are called; only the endings of file names count."""
@@ -65,7 +76,7 @@ class Inspection:
                 hint="the pictures were probably scaled to 0 .. 1 or -1 .. 1 and then stored as whole numbers: "
                 "scale them back to 0 .. 255 (multiply by 255) before rounding",
             )
-        if len(self._seen) == 1:
+        if self._distinct == 1:
             raise SampleError(
                 f"all {self.count} samples are the same picture: no law can be fitted to one point",
                 hint="check that every sample starts from noise of its own",
@@ -81,8 +92,8 @@ class Inspection:
             found.append(f"no sample has a value above {self._greatest} of 255: is the range right?")
         if self._constant:
             found.append(f"{self._constant} of {self.count} samples are of one value throughout")
-        if len(self._seen) < self.count:
-            found.append(f"only {len(self._seen)} of {self.count} samples are distinct")
+        if self._distinct < self.count:
+            found.append(f"only {self._distinct} of {self.count} samples are distinct")
         if self._lossy:
             found.append(f"{self._lossy} of {self._named} samples were saved as JPEG: compression moves every distance")
         return tuple(found)

@@ -1,4 +1,8 @@
-"""The networks behind an evaluation, each built when the first metric asks for it, or the reason why it cannot be."""
+"""The networks behind an evaluation, each built when the first metric asks for it, or the reason why it cannot be.
+
+What this machine lacks, weights mostly, is a reason to skip the metrics that need them. A mistake in a network that
+somebody named, a setting or a model that it has not, is an error; in one that nobody named it is a reason too.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ from typing import Literal
 import torch
 
 from genbench.core.errors import DataError, GenbenchError, SettingError
-from genbench.core.features import FeatureExtractor, PerceptualDistance, build_features
-from genbench.core.spec import Ref
+from genbench.core.features import FEATURES, FeatureExtractor, PerceptualDistance, TextEncoder, build_features
+from genbench.core.spec import Ref, parse_ref
 
 Role = Literal["features", "perceptual", "captions"]
 
@@ -24,6 +28,25 @@ class Roles:
     """For perceptual distances."""
     captions: Ref = dataclasses.field(default_factory=lambda: Ref(name="clip"))
     """For images beside captions."""
+    named: frozenset[Role] = frozenset({"features"})
+    """Roles whose extractor somebody chose: mistakes in these are errors."""
+
+
+def chosen_roles(features: Ref, *, perceptual: str | Ref | None, text_encoder: str | Ref | None) -> Roles:
+    """Roles as they were named; what is None has its default.
+
+    Raises:
+        UnknownName: nobody registered such an extractor, whether or not a metric will need it.
+    """
+    given: dict[Role, str | Ref | None] = {"perceptual": perceptual, "captions": text_encoder}
+    named = {role: ref if isinstance(ref, Ref) else parse_ref(ref) for role, ref in given.items() if ref is not None}
+    for ref in named.values():
+        if ref.name not in FEATURES.names():
+            FEATURES.get(ref.name)  # says what is near
+    roles = Roles(features=features, named=frozenset({"features", *named}))
+    return dataclasses.replace(
+        roles, perceptual=named.get("perceptual", roles.perceptual), captions=named.get("captions", roles.captions)
+    )
 
 
 class Networks:
@@ -58,18 +81,42 @@ class Networks:
         if label not in self._built:
             try:
                 self._built[label] = build_features(self.ref(role)).to(self._device)
-            except DataError as error:
+            except GenbenchError as error:
                 self._broken[label] = error
                 raise
         return self._built[label]
 
     def why_not(self, role: Role) -> str | None:
-        """Why a role has no network on this machine, None when it has: what is missing and how to get it."""
+        """Why a role has no network on this machine, None when it has: what is missing and how to get it.
+
+        Raises:
+            GenbenchError: somebody named the network, and named it wrongly.
+        """
         try:
             self.get(role)
-        except DataError as error:
+        except GenbenchError as error:
+            if role in self.roles.named and not isinstance(error, DataError):
+                raise
             return error.message if error.hint is None else f"{error.message}; {error.hint}"
         return None
+
+    def text_encoder(self) -> TextEncoder:
+        """The network of captions.
+
+        Raises:
+            SettingError: the extractor in that role embeds none.
+        """
+        network: object = self.get("captions")
+        if not isinstance(network, TextEncoder):
+            raise SettingError(f"`{self.roles.captions.label}` embeds no captions", hint="take `clip` or `shapes_clip`")
+        return network
+
+    def why_no_text_encoder(self) -> str | None:
+        """Why captions cannot be embedded, None when they can; errors as `why_not` and `text_encoder`."""
+        missing = self.why_not("captions")
+        if missing is None:
+            self.text_encoder()
+        return missing
 
     def perceptual(self) -> PerceptualDistance:
         """The network of perceptual distances.

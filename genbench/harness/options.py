@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 from genbench.harness.extraction import Tell, silent
+from genbench.harness.prompts import Captions, ReferenceCaptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,11 @@ class Options:
 
     num_reference: int = 10_000
     """Reference examples behind the metrics that compare features one by one, at most."""
-    captions: Sequence[str] | Mapping[str, str] | None = None
-    """What each sample was asked to show, in the order of the samples or by the name of its file."""
+    captions: Captions | None = None
+    """What each sample was asked to show, in the order of the samples or by the name of its file; None: what the
+    samples carry."""
+    reference_captions: ReferenceCaptions | None = None
+    """Other captions of the same, one or several for each sample."""
     caption_prefix: str = ""
     """Words before every caption when it is embedded."""
     caching: bool = True

@@ -29,16 +29,17 @@ class Pictures:
     def __len__(self) -> int:
         return sum(len(rows) for _, rows in self.rows)
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches of at most `CHUNK` examples as they are stored."""
+    def parts(self) -> Iterator[tuple[Split, np.ndarray]]:
+        """Split and indices of at most `CHUNK` examples at a time, in order."""
         for split, rows in self.rows:
             for start in range(0, len(rows), CHUNK):
-                yield self.dataset.load(split, rows[start : start + CHUNK])
+                yield split, rows[start : start + CHUNK]
 
     def chunks(self) -> Iterator[Tensor]:
-        """The same as (n, 3, H, W) uint8 with values 0 .. 255."""
-        for batch in self.batches():
-            yield to_rgb(batch.x, self.dataset.spec.levels or 256)
+        """Pictures of each part: (n, 3, H, W) uint8 with values 0 .. 255."""
+        levels = self.dataset.spec.levels or 256
+        for split, rows in self.parts():
+            yield to_rgb(self.dataset.load(split, rows).x, levels)
 
     def names(self) -> list[str]:
         """What each picture is called."""
@@ -62,11 +63,30 @@ class Pictures:
         """All of them at once: (N, 3, H, W) uint8; for subsets."""
         return torch.cat(list(self.chunks()))
 
+    def at(self, positions: np.ndarray) -> Tensor:
+        """Pictures at the given positions (n,), in any order and with repeats: (n, 3, H, W) uint8."""
+        used, places = np.unique(positions, return_inverse=True)
+        return self.take(used).images()[torch.from_numpy(places)]
+
     def labels(self) -> Tensor | None:
-        """Class of each picture (N,), None where some have none."""
-        found = [batch.y for batch in self.batches()]
-        known = [y for y in found if y is not None]
-        return torch.cat(known) if len(known) == len(found) and known else None
+        """Class of each picture (N,), None where some have none; pictures are decoded only if the data set must."""
+        found = []
+        for split, rows in self.parts():
+            labels = self.dataset.labels(split, rows)
+            if labels is None:
+                return None
+            found.append(labels)
+        return torch.cat(found) if found else None
+
+    def captions(self) -> list[str] | None:
+        """Caption of each picture, None where some have none; as `labels`."""
+        found: list[str] = []
+        for split, rows in self.parts():
+            captions = self.dataset.captions(split, rows)
+            if captions is None:
+                return None
+            found += captions
+        return found
 
     def fingerprint(self) -> str:
         """Digest of the content and of which rows of it are meant; 16 hex digits."""
@@ -137,6 +157,9 @@ class HeldImages(Dataset):
         """Images at the given indices."""
         rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
         return Batch(x=self._images[rows], y=None if self._labels is None else self._labels[rows])
+
+    def captions(self, split: Split, indices: Sequence[int] | np.ndarray) -> None:
+        """None: there are none."""
 
     def fingerprint(self) -> str:
         """Digest of the bytes."""

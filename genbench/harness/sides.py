@@ -16,12 +16,14 @@ from genbench.core.errors import DataError, SampleError, nearest
 from genbench.core.features import Statistics
 from genbench.core.spec import Ref, parse_ref
 from genbench.core.statistics import read_statistics
+from genbench.data.npz import IMAGE_NAMES, array_forms
 from genbench.harness.pictures import HeldImages, Pictures, every_picture
 
 Given = str | Path | Ref | Tensor | np.ndarray | Statistics
 """A path, a data set by name, images (N, C, H, W) or (N, H, W, C) uint8, features (N, F) float, or moments."""
 FEATURES_GIVEN = "given"
 """Name of the extractor where features are given."""
+_MOMENTS, _SPATIAL = frozenset({"mu", "sigma"}), frozenset({"mu_s", "sigma_s"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,9 @@ class Side:
     features: Tensor | None = None
     """(N, F) float."""
     statistics: Statistics | None = None
+    """Moments that were given; beside pictures they are of other examples, mostly more."""
+    spatial: Statistics | None = None
+    """The same of the extractor's spatial layer."""
 
     def pictures(self) -> Pictures:
         """All pictures of the splits that are meant; the side must have some, and an end."""
@@ -45,6 +50,9 @@ class Side:
 
 def read_side(given: Given, *, split: Split | None, features_given: bool, assumed: str = "inception_v3") -> Side:
     """Find out what was given.
+
+    The reference batches of guided diffusion (ADM) hold moments of a whole training set and some of its pictures: both
+    are given, unless a split is asked for, since the moments are of none.
 
     Args:
         given: samples or a reference.
@@ -62,12 +70,15 @@ def read_side(given: Given, *, split: Split | None, features_given: bool, assume
     if isinstance(given, Tensor | np.ndarray):
         return _of_array(given, features_given=features_given)
     if isinstance(given, str | Path) and features_given:
-        path = Path(given).expanduser()
-        return Side(label=str(given), features=checked_features(_feature_file(path), str(path)))
+        return _of_feature_file(Path(given).expanduser(), assumed)
     ref = given if isinstance(given, Ref) else data_ref(str(given))
-    if ref.name in {"npz", "stats"} and ref.argument is not None and _has_moments(Path(ref.argument).expanduser()):
+    forms = array_forms(Path(ref.argument).expanduser()) if ref.name == "npz" and ref.argument is not None else {}
+    if not forms.keys() >= _MOMENTS:
+        return _of_dataset(ref, split)
+    if not any(len(forms.get(name, ())) in (3, 4) for name in IMAGE_NAMES):
         return _of_statistics(ref, assumed)
-    return _of_dataset(ref, split)
+    pictures = _of_dataset(ref, split)
+    return pictures if split is not None else _with_moments(pictures, ref, assumed)
 
 
 def data_ref(text: str) -> Ref:
@@ -112,6 +123,13 @@ def checked_features(features: Tensor, where: str) -> Tensor:
     return features if features.dtype in {torch.float32, torch.float64} else features.float()
 
 
+def _of_feature_file(path: Path, assumed: str) -> Side:
+    names = array_forms(path).keys()
+    if names >= _MOMENTS and "features" not in names:
+        return _of_statistics(Ref(name="npz", argument=str(path)), assumed)
+    return Side(label=str(path), features=checked_features(_feature_file(path), str(path)))
+
+
 def _of_array(given: Tensor | np.ndarray, *, features_given: bool) -> Side:
     array = torch.as_tensor(given).detach().cpu()
     if features_given:
@@ -138,18 +156,18 @@ def _of_dataset(ref: Ref, split: Split | None) -> Side:
 
 
 def _of_statistics(ref: Ref, assumed: str) -> Side:
-    path = Path(ref.argument or "").expanduser()
-    statistics = read_statistics(path, assume={"extractor": assumed})
-    return Side(label=str(path), ref=ref, statistics=statistics)
+    return _with_moments(Side(label=str(Path(ref.argument or "").expanduser()), ref=ref), ref, assumed)
 
 
-def _has_moments(path: Path) -> bool:
-    """Whether an .npz holds moments, by the names of its arrays."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return {"mu.npy", "sigma.npy"} <= set(file.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+def _with_moments(side: Side, ref: Ref, assumed: str) -> Side:
+    """The side with the moments of its file, those of the spatial layer included where it has some."""
+    path, made_by = Path(ref.argument or "").expanduser(), {"extractor": assumed}
+    both = array_forms(path).keys() >= _SPATIAL
+    return dataclasses.replace(
+        side,
+        statistics=read_statistics(path, assume=made_by),
+        spatial=read_statistics(path, assume=made_by, layer="spatial") if both else None,
+    )
 
 
 def _feature_file(path: Path) -> Tensor:

@@ -287,3 +287,60 @@ def test_features_are_not_taken_for_pictures(tmp_path):
     with pytest.raises(DataError, match="expected images") as caught:
         _ = _built("npy", tmp_path / "a.npy").spec
     assert "--features given" in caught.value.hint
+
+
+def _cut(members):
+    """One picture whose header is whole and whose pixels are not: it has a size, and cannot be decoded."""
+    return members | {"set/002.png": members["set/002.png"][:60]}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_classes_are_had_without_decoding_a_picture(kind, tmp_path):
+    rows = [[f"set/{index:03d}.png", label] for index, label in enumerate(LABELS)]
+    beside = {f"set/{index:03d}.cls": str(label).encode() for index, label in enumerate(LABELS)}
+    told = {"dataset.json": json.dumps({"labels": rows}).encode()} if kind == "zip" else beside
+    dataset = _built(kind, _write(kind, tmp_path, _cut(_members()) | told))
+    with pytest.raises(DataError, match=r"002\.png"):
+        dataset.load("train", [2])
+    assert dataset.labels("train", [2, 0, 5]).tolist() == [1, 2, 2]
+
+
+def test_captions_are_had_without_decoding_a_picture(tmp_path):
+    words = {f"set/{index:03d}.txt": f"picture  number {index}".encode() for index in range(6)}
+    dataset = _built("tar", _write("tar", tmp_path, _cut(_members()) | words))
+    assert dataset.captions("train", [2, 0]) == ["picture number 2", "picture number 0"]
+    whole = _built("tar", _tar(tmp_path / "whole.tar", _members() | words))
+    said = [whole.spec.caption(tokens) for tokens in whole.load("train", range(6)).text]
+    assert whole.captions("train", range(6)) == said
+
+
+def test_classes_beside_arrays_are_those_that_come_with_the_pictures(tmp_path):
+    labels = np.array(LABELS)
+    np.savez(tmp_path / "a.npz", images=np.tile(PICTURES, (5, 1, 1, 1)), labels=np.tile(labels, 5))
+    torch.save({"images": torch.from_numpy(PICTURES), "labels": torch.from_numpy(labels)}, tmp_path / "a.pt")
+    for kind in ("npz", "pt"):
+        dataset = _built(kind, tmp_path / f"a.{kind}")
+        for split in dataset.splits:
+            rows = range(dataset.size(split))
+            assert len(rows) > 0
+            assert torch.equal(dataset.labels(split, rows), dataset.load(split, rows).y)
+        with pytest.raises(IndexError):
+            dataset.labels("train", [99])
+
+
+def test_arrays_and_zip_files_have_no_captions_and_plain_ones_no_classes(tmp_path):
+    np.save(tmp_path / "a.npy", PICTURES)
+    np.savez(tmp_path / "a.npz", PICTURES)
+    torch.save(torch.from_numpy(PICTURES), tmp_path / "a.pt")
+    _zip(tmp_path / "a.zip", _members())
+    for kind in ("npy", "npz", "pt", "zip"):
+        dataset = _built(kind, tmp_path / f"a.{kind}")
+        assert dataset.captions("train", [0]) is None
+        assert dataset.labels("train", [0]) is None
+
+
+def test_a_data_set_that_overrides_nothing_gives_what_it_loads():
+    shapes = build_dataset(parse_ref("shapes[resolution=8]"))
+    batch = shapes.load("train", range(5))
+    assert torch.equal(shapes.labels("train", range(5)), batch.y)
+    assert shapes.captions("train", range(5)) == [shapes.spec.caption(tokens) for tokens in batch.text]

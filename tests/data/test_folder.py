@@ -299,3 +299,21 @@ def test_a_moving_gif_is_refused_rather_than_passed_over(plain):
 def test_an_unknown_split_has_no_names(plain):
     with pytest.raises(ValueError, match="has no split `valid`"):
         Folder(str(plain)).identify("valid", [0])
+
+
+def test_classes_are_had_without_decoding_a_picture(tmp_path):
+    for place in ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 7, dtype=np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:50])  # the header is whole, the pixels are not
+    data = build_dataset(parse_ref(f"folder:{tmp_path}"))
+    assert data.spec.num_classes == 2
+    found = {
+        name: int(label)
+        for split in data.splits
+        for rows in [range(data.size(split))]
+        for name, label in zip(data.identify(split, rows), data.labels(split, rows), strict=True)
+    }
+    assert found == {"cat/0.png": 0, "cat/1.png": 0, "dog/0.png": 1, "dog/1.png": 1}
+    assert data.captions("train", [0]) is None

@@ -19,8 +19,8 @@ def _saved(tmp_path, array, **settings) -> Npy:
 
 def test_the_file_is_mapped_and_not_read(tmp_path):
     data = _saved(tmp_path, RGB)
-    assert isinstance(data._images().array, np.memmap)
-    assert data._images() is data._images()
+    assert isinstance(data.content().images.array, np.memmap)
+    assert data.content().images is data.content().images
 
 
 def test_whole_numbers_0_to_255_need_no_look_at_the_whole_file():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from PIL import Image
 
 import genbench
 from genbench.core.dataset import build_dataset
-from genbench.core.errors import DataError, SampleError, StaleStatistics
+from genbench.core.errors import DataError, SampleError, SettingError, StaleStatistics
 from genbench.core.features import build_features, save_statistics
-from genbench.core.spec import parse_ref
+from genbench.core.spec import Ref, parse_ref
 from genbench.harness.evaluate import evaluate
 from genbench.harness.reference import compute_statistics
 
@@ -185,3 +186,143 @@ def test_the_package_offers_evaluation_and_its_document_is_json(images):
     score = document["scores"]["fd_shapes_net"]
     assert {"value", "ci95", "kind", "better", "num_samples", "num_reference", "protocol"} <= set(score)
     assert score["protocol"]["extractor"] == "shapes_net"
+
+
+def _reference_batch(path, images, *, num_moments=500, width=64):
+    """As guided diffusion writes it: moments of many training pictures, and some of them."""
+    ref, extractor = parse_ref(REFERENCE), build_features(parse_ref("shapes_net"))
+    made = compute_statistics(ref, build_dataset(ref), extractor, num_examples=num_moments)
+    moments = {"mu": made.mean[:width], "sigma": made.covariance[:width, :width]}
+    pictures = images.permute(0, 2, 3, 1).numpy()
+    np.savez(path / "both.npz", arr_0=pictures, **moments)
+    np.savez(path / "moments.npz", **moments)
+    np.savez(path / "pictures.npz", arr_0=pictures)
+
+
+def test_a_reference_batch_gives_its_moments_to_the_frechet_distance_and_its_pictures_to_the_others(images, tmp_path):
+    train = build_dataset(parse_ref(REFERENCE)).load("train", range(150)).x
+    _reference_batch(tmp_path, train)
+    both, moments, pictures = (
+        evaluate(images, tmp_path / f"{name}.npz", metrics=FAST[:3]) for name in ("both", "moments", "pictures")
+    )
+    distance = both.score("fd_shapes_net")
+    assert distance.value == moments.score("fd_shapes_net").value != pictures.score("fd_shapes_net").value
+    assert distance.num_reference in (None, 0)  # the file does not say of how many its moments are
+    assert distance.protocol["reference_identity"] == "not recorded"
+    others = {name: value for name, value in _values(pictures).items() if name != "fd_shapes_net"}
+    assert {name: value for name, value in _values(both).items() if name != "fd_shapes_net"} == others
+    assert both.score("precision").num_reference == 150
+    assert "kernel_distance" in moments.skipped
+    assert not both.skipped
+    assert both.warnings == pictures.warnings
+
+
+def test_moments_alone_are_asked_of_a_reference_batch_without_a_look_at_its_pictures(images, tmp_path):
+    _reference_batch(tmp_path, images)
+    looked = []
+    evaluate(images, tmp_path / "both.npz", metrics=FAST[:1], tell=lambda what, *_: looked.append(what))
+    assert set(looked) == {"samples"}
+
+
+def test_moments_of_another_network_beside_pictures_are_not_used_and_that_is_said(images, tmp_path):
+    _reference_batch(tmp_path, images, width=32)
+    done = evaluate(images, tmp_path / "both.npz", metrics=FAST[:2])
+    plain = evaluate(images, tmp_path / "pictures.npz", metrics=FAST[:2])
+    assert _values(done) == _values(plain)
+    (said,) = set(done.warnings) - set(plain.warnings)
+    assert "are of 32 features and `shapes_net` has 64" in said
+
+
+def test_a_reference_batch_as_samples_is_its_pictures(images, tmp_path):
+    _reference_batch(tmp_path, images)
+    done = evaluate(tmp_path / "both.npz", REFERENCE, metrics=FAST[:2], num_reference=500)
+    assert _values(done) == _values(evaluate(tmp_path / "pictures.npz", REFERENCE, metrics=FAST[:2], num_reference=500))
+    assert any("the moments in" in warning for warning in done.warnings)
+
+
+def test_given_features_meet_moments_that_were_given(tmp_path):
+    rng = np.random.default_rng(0)
+    x, mu, root = rng.normal(size=(500, 4)), rng.normal(size=4), rng.normal(size=(4, 4))
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "moments.npz", mu=mu, sigma=root @ root.T)
+    done = evaluate(tmp_path / "x.npy", tmp_path / "moments.npz", metrics=("frechet_distance",), features="given")
+    product = np.cov(x, rowvar=False) @ (root @ root.T)
+    expected = (
+        ((x.mean(axis=0) - mu) ** 2).sum()
+        + np.trace(np.cov(x, rowvar=False))
+        + np.trace(root @ root.T)
+        - 2.0 * np.sqrt(np.linalg.eigvals(product).real).sum()
+    )
+    assert done.score("fd_given").value == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_mistake_in_a_network_that_was_named_is_an_error_and_missing_weights_are_a_reason(
+    images, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GENBENCH_WEIGHTS", str(tmp_path / "nothing.pth"))
+    options = {"metrics": ("kernel_distance", "clip_score"), "captions": ["a red circle"] * 200, "num_reference": 100}
+    with pytest.raises(SettingError, match="no model `no_such_model`"):
+        evaluate(images, REFERENCE, text_encoder="clip[model=no_such_model]", **options)
+    for text_encoder in (None, "clip"):
+        done = evaluate(images, REFERENCE, text_encoder=text_encoder, **options)
+        assert "nothing.pth" in done.skipped["clip_score"]
+        assert "kd_shapes_net" in _values(done)
+
+
+def test_what_is_odd_is_said_of_samples_that_were_scored_before(images):
+    odd = images.clone()
+    odd[3], odd[4] = 9, odd[5]
+    first, again = (evaluate(odd, REFERENCE, metrics=("kernel_distance",), num_reference=100) for _ in range(2))
+    assert "1 of 200 samples are of one value throughout" in first.warnings
+    assert again.warnings == first.warnings
+
+
+def test_folders_named_for_classes_are_the_classes_that_were_asked_for(tmp_path):
+    batch = build_dataset(parse_ref(REFERENCE)).load("test", range(200))
+    done = evaluate(_class_folder(tmp_path, batch), REFERENCE, metrics=("class_accuracy",), num_reference=100)
+    assert done.score("class_accuracy").value > 0.95
+
+
+def _class_folder(path, batch):
+    """A folder for each class, named so that their order is that of the classes."""
+    for index, (image, label) in enumerate(zip(batch.x.permute(0, 2, 3, 1).numpy(), batch.y.tolist(), strict=True)):
+        place = path / "drawn" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{index:04d}.png")
+    return path / "drawn"
+
+
+def test_a_reference_known_by_its_moments_is_enough_for_what_looks_at_samples_alone(images, tmp_path):
+    np.savez(tmp_path / "moments.npz", mu=np.zeros(64), sigma=np.eye(64))
+    found = evaluate(images, tmp_path / "moments.npz", metrics=("vendi_score",)).score("vendi_shapes_net")
+    assert found.value == evaluate(images, images, metrics=("vendi_score",)).score("vendi_shapes_net").value
+
+
+@pytest.mark.slow
+def test_moments_of_the_spatial_layer_are_those_of_the_reference_batch(images, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "features"))
+    from random_inception import write_random_inception
+
+    weights = write_random_inception(tmp_path / "random.pth")
+    rng = np.random.default_rng(0)
+    mu, mu_s = rng.normal(size=2048), rng.normal(size=2023)
+    moments = {"mu": mu, "sigma": np.eye(2048), "mu_s": mu_s, "sigma_s": np.eye(2023)}
+    np.savez(tmp_path / "adm.npz", arr_0=images[:8].permute(0, 2, 3, 1).numpy(), **moments)
+    looked = []
+    done = evaluate(
+        images[:16],
+        tmp_path / "adm.npz",
+        metrics=("spatial_frechet_distance", "frechet_distance"),
+        features=f"inception_v3[weights={weights}]",
+        tell=lambda what, *_: looked.append(what),
+    )
+    extractor = build_features(Ref(name="inception_v3", config={"weights": str(weights)}))
+    with torch.no_grad():
+        layers = extractor.outputs(images[:16], ("features", "spatial"))
+    for name, layer, mean in (("fid", "features", mu), ("sfid", "spatial", mu_s)):
+        x = layers[layer].double().numpy()
+        centred = x - x.mean(axis=0)
+        roots = np.sqrt(np.linalg.eigvalsh(centred @ centred.T / 15).clip(0.0))  # sigma is the identity
+        expected = ((x.mean(axis=0) - mean) ** 2).sum() + (roots**2).sum() + len(mean) - 2.0 * roots.sum()
+        assert done.score(name).value == pytest.approx(expected, rel=1e-6)
+    assert set(looked) == {"samples"}

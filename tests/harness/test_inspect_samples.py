@@ -74,3 +74,13 @@ def test_pictures_that_were_saved_as_jpeg_are_named():
 
 def test_a_single_picture_is_no_error():
     assert _inspected(PICTURES[:1]) == ()
+
+
+def test_counts_bring_the_same_warnings_to_an_inspection_that_saw_nothing():
+    first, second = Inspection(), Inspection()
+    for chunk in (torch.cat([MANY, torch.zeros_like(MANY[:2])]) // 16, MANY[:3] // 16):
+        first.add(chunk)
+    second.recall(first.counts())
+    assert second.warnings() == first.warnings()
+    assert len(second.warnings()) == 3
+    second.finish()
