@@ -49,7 +49,9 @@ def test_it_is_at_least_the_first_order_distance_of_scipy_in_one_dimension():
 
 def test_equal_sets_are_at_distance_zero_and_order_does_not_matter():
     x, y = _normal(40), _normal(40, seed=1)
-    assert vector_wasserstein(x, x[::-1].copy()).value == 0.0
+    # a product of matrices may round a row in another way where it stands elsewhere
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(x).sum(axis=1).max()
+    assert vector_wasserstein(x, x[::-1].copy()).value <= rounding
     assert vector_wasserstein(x, y).value == pytest.approx(vector_wasserstein(y, x).value, rel=1e-12)
 
 

@@ -46,8 +46,10 @@ def test_a_shift_costs_its_square_over_the_dimension():
 
 def test_a_set_is_at_no_distance_from_itself_and_from_its_repetition():
     x = np.random.default_rng(3).normal(size=(50, 4))
-    np.testing.assert_allclose(sliced_wasserstein_squared(x, x[::-1].copy(), num_directions=9, seed=0), 0.0, atol=1e-25)
-    np.testing.assert_allclose(sliced_wasserstein_squared(x, np.tile(x, (3, 1)), num_directions=9, seed=0), 0.0)
+    # a product of matrices may round a row in another way where it stands elsewhere, so gaps are no larger than that
+    rounding = (4 * np.finfo(np.float64).eps * np.abs(x).sum(axis=1).max()) ** 2
+    for other in (x[::-1].copy(), np.tile(x, (3, 1))):
+        assert sliced_wasserstein_squared(x, other, num_directions=9, seed=0).max() <= rounding
 
 
 def test_blocks_of_directions_change_nothing(monkeypatch):
