@@ -1,0 +1,1 @@
+"""The clock and everything that is read beside it; knows models by their contract only."""
