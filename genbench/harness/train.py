@@ -24,6 +24,8 @@ from genbench.harness import clock
 from genbench.harness.average import WeightAverage
 
 PREPARATION_EXAMPLES = 256
+Order = Callable[[int], Iterator[Tensor]]
+"""Batch size -> endless batches of indices, all from one stream."""
 
 
 class DivergedError(GenbenchError):
@@ -76,11 +78,8 @@ def train(
     Raises:
         DivergedError: a loss was not finite.
     """
-    torch.manual_seed(seed)
     effort = effort or TimingEffort()
-    order = _order(len(data), seed=seed)
-    model.train()
-    model.prepare(data[next(order(min(len(data), PREPARATION_EXAMPLES)))])
+    order = begin(model, data, seed=seed)
     device = data.x.device
     started = clock.read(device)
     rates, curve, seen = [], [], 0
@@ -96,6 +95,47 @@ def train(
     return Training(seconds, seen, clock.chained_rate(rates), tuple(curve))
 
 
+def begin(model: GenerativeModel, data: Batch, *, seed: int) -> Order:
+    """Seed the global stream and let the model prepare itself; the order in which examples come from here on."""
+    torch.manual_seed(seed)
+    order = _order(len(data), seed=seed)
+    model.train()
+    model.prepare(data[next(order(min(len(data), PREPARATION_EXAMPLES)))])
+    return order
+
+
+class Turns:
+    """The players of one phase, each with its optimiser, ready to play rounds.
+
+    Args:
+        model: whose phase it is.
+        phase: whose players take turns.
+        batch_size: of every turn.
+        samples_total: training examples over all phases; they set the length of the learning-rate schedule.
+        precision: `float32`, or `bfloat16` for autocast.
+    """
+
+    def __init__(
+        self, model: GenerativeModel, phase: Phase, *, batch_size: int, samples_total: int, precision: str
+    ) -> None:
+        self.images_per_round = batch_size * sum(player.turns for player in phase.players)
+        self.num_rounds = max(1, round(samples_total * phase.share / self.images_per_round))
+        self._turns = [_turn(model, player, self.num_rounds, precision) for player in phase.players]
+
+    def play(self, batches: Callable[[], Batch]) -> Tensor:
+        """One round: every player takes its turns on a batch each; the last loss, detached."""
+        loss = torch.zeros(())
+        for turn in self._turns:
+            for _ in range(turn.player.turns):
+                loss = turn.step(batches())
+        return loss
+
+    def end(self) -> None:
+        """Hand the model the averaged weights."""
+        for turn in self._turns:
+            turn.end()
+
+
 class _Run:
     """One phase: its players' turns, round after round, in timed blocks."""
 
@@ -104,20 +144,18 @@ class _Run:
         model: GenerativeModel,
         phase: Phase,
         data: Batch,
-        order: Callable[[int], Iterator[Tensor]],
+        order: Order,
         samples_total: int,
         precision: str,
         effort: TimingEffort,
         report: Callable[[Progress], None],
     ) -> None:
-        turns = sum(player.turns for player in phase.players)
         batch_size = min(phase.batch_size, len(data))
         self.phase, self._data, self._samples_total = phase, data, samples_total
         self._effort, self._report = effort, report
-        self._images_per_round = batch_size * turns
-        self.num_rounds = max(1, round(samples_total * phase.share / self._images_per_round))
+        self._turns = Turns(model, phase, batch_size=batch_size, samples_total=samples_total, precision=precision)
+        self.num_rounds, self._images_per_round = self._turns.num_rounds, self._turns.images_per_round
         self._batches = order(batch_size)
-        self._turns = [_turn(model, player, self.num_rounds, precision) for player in phase.players]
         self.samples_seen = self.num_rounds * self._images_per_round
         self.block_rates: list[float] = []
         self.curve: list[Progress] = []
@@ -137,15 +175,12 @@ class _Run:
             self._note(loss, seen_before + done * self._images_per_round, speed)
             length = clock.block_length(seconds / length, min_block_seconds=self._effort.min_block_seconds)
             length = min(length, self.num_rounds - done)
-        for turn in self._turns:
-            turn.end()
+        self._turns.end()
 
     def _rounds(self, count: int) -> Tensor:
         loss = torch.zeros(())
         for _ in range(count):
-            for turn in self._turns:
-                for _ in range(turn.player.turns):
-                    loss = turn.step(self._data[next(self._batches)])
+            loss = self._turns.play(lambda: self._data[next(self._batches)])
         return loss
 
     def _note(self, loss: Tensor, samples_seen: int, speed: float) -> None:
@@ -224,7 +259,7 @@ def lr_share(player: Player, step: int, num_steps: int) -> float:
     return warmup * (player.final_lr_share + (1 - player.final_lr_share) * cosine)
 
 
-def _order(num_examples: int, *, seed: int) -> Callable[[int], Iterator[Tensor]]:
+def _order(num_examples: int, *, seed: int) -> Order:
     """Endless batches of indices from one stream of shuffled epochs."""
     generator = torch.Generator().manual_seed(seed)
     waiting = torch.empty(0, dtype=torch.int64)
