@@ -1,12 +1,22 @@
-"""`genbench compare`: is one set of samples better than another, beyond the noise?"""
+"""`genbench compare`: is one set of samples, or one run, better than another, beyond the noise?"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.evaluate import add_network_arguments, device_of, features_of, progress, split_names, write_json
+from genbench.cli.evaluate import (
+    add_caption_arguments,
+    add_network_arguments,
+    captions_of,
+    device_of,
+    features_of,
+    progress,
+    split_names,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from genbench.harness.compare import Comparison
@@ -16,26 +26,66 @@ _METRICS = "frechet_distance,kernel_distance,precision_recall"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `compare`."""
-    parser.add_argument("first", help="samples, in any form that `evaluate` takes")
-    parser.add_argument("second", help="other samples; row i counts as paired with row i of the first")
-    parser.add_argument("--reference", required=True, metavar="data", help="real training data, shared by both")
-    parser.add_argument("--metrics", default=_METRICS, metavar="names", help=f"comma-separated (default: {_METRICS})")
-    add_network_arguments(parser)
-    parser.add_argument("--held-out", metavar="data", help="real data that no model has seen, for memorisation")
-    parser.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
-    parser.add_argument("--groups", type=int, default=20, metavar="n", help="of the jackknife (default: 20)")
-    parser.add_argument("--json", type=Path, metavar="file", help="write the differences there, `-` for stdout")
-    parser.epilog = "example: genbench compare mine_pngs theirs_pngs --reference train_pngs --features inception_v3"
+    parser.add_argument("first", help="samples, in any form that `evaluate` takes; or a run, bench file or baseline")
+    parser.add_argument("second", help="other samples; row i counts as paired with row i of the first; or a later run")
+    samples = parser.add_argument_group("two sets of samples")
+    samples.add_argument("--reference", metavar="data", help="real training data, shared by both")
+    samples.add_argument("--metrics", default=_METRICS, metavar="names", help=f"comma-separated (default: {_METRICS})")
+    add_network_arguments(samples)
+    add_caption_arguments(samples)
+    samples.add_argument("--held-out", metavar="data", help="real data that no model has seen, for memorisation")
+    samples.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
+    samples.add_argument("--groups", type=int, default=20, metavar="n", help="of the jackknife (default: 20)")
+    runs = parser.add_argument_group("two runs")
+    runs.add_argument("--tolerance", type=float, default=0.02, metavar="share", help="slow-down (default: 0.02)")
+    runs.add_argument(
+        "--quality-tolerance", type=float, default=0.02, metavar="share", help="of scores (default: 0.02)"
+    )
+    runs.add_argument("--allow-versions", action="store_true", help="compare although versions or machines differ")
+    runs.add_argument("--strict", action="store_true", help="exit with 4 where a verdict is inconclusive")
+    runs.add_argument("--junit", type=Path, metavar="file", help="write the verdicts as JUnit XML")
+    parser.add_argument(
+        "--json", type=Path, metavar="file", help="write the differences there; of samples: `-` for stdout"
+    )
+    parser.epilog = (
+        "example: genbench compare mine_pngs theirs_pngs --reference train_pngs --features inception_v3\n"
+        "  genbench compare runs/before runs/after"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
+    from genbench.cli.compare_runs import is_measured, run_comparison
+    from genbench.core.errors import SettingError
+
+    if options.reference is not None:
+        return _compare_samples(options)
+    sides = Path(options.first), Path(options.second)
+    if not all(map(is_measured, sides)):
+        raise SettingError(
+            f"`{options.first}` and `{options.second}` are not both runs, bench files or baselines, and samples need a "
+            "reference",
+            hint="give `--reference DATA`, the real data that both sets of samples are compared with",
+        )
+    return run_comparison(
+        *sides,
+        tolerance=options.tolerance,
+        quality_tolerance=options.quality_tolerance,
+        allow_versions=options.allow_versions,
+        strict=options.strict,
+        json=options.json,
+        junit=options.junit,
+    )
+
+
+def _compare_samples(options: argparse.Namespace) -> int:
     from genbench.core.errors import SettingError
     from genbench.harness.compare import compare_samples
 
     if options.groups < 2:
         raise SettingError(f"`--groups {options.groups}`: a jackknife needs at least 2")
+    captions, reference_captions = captions_of(options)
     with progress() as tell:
         done = compare_samples(
             options.first,
@@ -43,6 +93,10 @@ def run(options: argparse.Namespace) -> int:
             options.reference,
             metrics=split_names(options.metrics),
             features=features_of(options),
+            perceptual=options.perceptual,
+            text_encoder=options.text_encoder,
+            captions=captions,
+            reference_captions=reference_captions,
             held_out=options.held_out,
             num_reference=options.num_reference,
             groups=options.groups,
@@ -76,3 +130,5 @@ def _print(done: Comparison) -> None:
     console.print(f"{done.num_samples} samples a side; {done.how}", markup=False)
     for name, reason in done.skipped.items():
         console.print(f"{name}: skipped: {reason}", markup=False)
+    for warning in done.warnings:
+        sys.stderr.write(f"warning: {warning}\n")

@@ -15,7 +15,10 @@ COMMANDS = {
     "list": "list models, suites, datasets, metrics, features or runs",
     "info": "describe one model, suite, dataset, metric or extractor",
     "evaluate": "score samples made elsewhere against a reference",
-    "compare": "say whether one set of samples is better than another, beyond the noise",
+    "compare": "say whether one set of samples, or one run, is better than another, beyond the noise",
+    "bench": "time training and sampling in rounds of fresh processes",
+    "gate": "fail when the code got slower, does more work or scores worse",
+    "baseline": "keep counters and scores for the gate to compare with",
     "audit": "check that metrics move the right way as real data get worse",
     "selftest": "check every metric against closed forms, invariances and a null",
     "stats": "compute reference statistics of a dataset",
@@ -28,7 +31,8 @@ _EPILOG = """worked examples:
   genbench run --suite images                       train and score the references on this machine
   genbench run --suite images --model mine.py       add a model of your own to the table
   genbench leaderboard runs/images-quick --format md
-exit codes: 0 done, 1 a contract is broken, 2 wrong usage, 3 some cell failed, 6 nothing measured, 130 interrupted"""
+exit codes: 0 done, 1 a regression or a broken contract, 2 wrong usage, 3 some cell failed, 4 inconclusive (--strict),
+5 not comparable, 6 nothing measured, 130 interrupted"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

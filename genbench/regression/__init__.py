@@ -1,0 +1,1 @@
+"""Base and head to verdicts and an exit code: pure logic, without processes and without torch."""
