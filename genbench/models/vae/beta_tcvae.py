@@ -1,0 +1,203 @@
+"""Variational autoencoder that penalises the total correlation of its codes, estimated from the minibatch itself.
+
+Isolating Sources of Disentanglement in Variational Autoencoders. Ricky T. Q. Chen, Xuechen Li, Roger Grosse, David
+Duvenaud, 2018, 1802.04942.
+
+The mean divergence of the bound is a sum of three: what a code tells about which example it is of, the total
+correlation of its dimensions, and a divergence for each dimension. beta-TCVAE weighs the second alone, and needs no
+second network for it: the density of a code under all posteriors is estimated from those of the batch.
+
+Symbols: x image, z code, n index of a training example, q(z) = E_n q(z|n), N examples, M of them in a batch.
+
+- Eq. 2:      E_n KL(q(z|n) || p(z)) = I(z; n) + KL(q(z) || prod_d q(z_d)) + sum_d KL(q(z_d) || p(z_d)).
+- Eq. 3:      E log q(z) ~ 1/M sum_i log 1/(N M) sum_j q(z_i|n_j) with z_i ~ q(z|n_i): minibatch-weighted sampling, and
+  likewise for each q(z_d). `sampling="stratified"` takes the unbiased density of the appendix instead. Both are in
+  `prob/total_correlation.py`.
+- Eq. 4:      E log p(x|z) - alpha I(z; n) - beta KL(q(z) || prod_d q(z_d)) - gamma sum_d KL(q(z_d) || p(z_d)),
+  maximised, with alpha = gamma = 1. By Eq. 2 that is E log p(x|z) - KL(q(z|x) || p(z)) - (beta - 1) TC, the
+  form used here. beta = 1 is the evidence lower bound, which `log_likelihood` evaluates whatever the training was.
+- Evaluation: log 1/K sum_k p(x, z_k) / q(z_k|x), the importance-weighted bound of Burda et al. (2015, 1509.00519,
+  Eq. 8).
+
+**Departures**: the divergence is analytic, which leaves the estimate of the total correlation as the only one in the
+loss. A discretised-logistic decoder over the stored integers, so that bits per dimension are those of the integers; on
+data of two levels it is the paper's Bernoulli. The objective is divided by the dimensions of the image, and gradients
+are clipped to norm 1. `paper` has the convolutions of the authors' code (32, 32, 64 and 64 channels, one fewer at 32
+px, 512 units) without its batch normalisation, and its settings: 10 codes, batches of 2048, Adam at 1e-3. Its beta of
+6 is from the middle of the range that Locatello et al. (2019, 1811.12359) search. `smoke` and `small` have residual
+networks, a learning rate that rises and falls, and averaged weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import (
+    ContinuousLatents,
+    GenerativeModel,
+    LikelihoodBound,
+    Loss,
+    Phase,
+    Player,
+    register_model,
+)
+from genbench.nn import conv_coder
+from genbench.prob import discretized_logistic as logistic
+from genbench.prob import gaussian, latent_bound, total_correlation
+from genbench.prob.pixels import to_signed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+AGGREGATES = {
+    "weighted": total_correlation.weighted_aggregate,
+    "stratified": total_correlation.stratified_aggregate,
+}
+
+
+@register_model("beta_tcvae")
+class BetaTCVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
+    """The beta-TCVAE, with either way to estimate the total correlation."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Settings."""
+
+        beta: float = 6.0
+        """Weight of the total correlation in training; 1 optimises the bound."""
+        sampling: Literal["weighted", "stratified"] = "weighted"
+        """How log q(z) is estimated from a batch."""
+        dataset_size: int = 50_000
+        """N. Weighted sampling only shifts the logged parts by it; stratified sampling weighs examples by it."""
+        latent_dim: int = 10
+        networks: Literal["residual", "strided"] = "residual"
+        width: int = 32
+        """Channels of the largest grid."""
+        num_blocks: int = 2
+        """Residual blocks on each grid of either residual network."""
+        hidden: int = 256
+        """Units of the dense layers between grid and code."""
+        num_mixtures: int = 1
+        """Logistic components of each pixel."""
+        num_importance: int = 16
+        """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
+        batch_size: int = 32
+        learning_rate: float = 3e-3
+        warmup_steps: int = 50
+        """Over which the learning rate rises."""
+        final_lr_share: float = 0.05
+        """Of the learning rate, reached along a cosine; 1 keeps it."""
+        ema_decay: float | None = 0.99
+        """Of the weights; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
+
+    presets: ClassVar[Mapping[str, DataclassInstance]] = {
+        "smoke": Config(num_blocks=1, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95),
+        "small": Config(),
+        "paper": Config(
+            networks="strided",
+            hidden=512,
+            batch_size=2048,
+            learning_rate=1e-3,
+            warmup_steps=0,
+            final_lr_share=1.0,
+            ema_decay=None,
+        ),
+    }
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec)
+        if spec.kind != "image" or spec.levels is None:
+            raise ValueError(f"`beta_tcvae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
+        self.config, self.levels = config, spec.levels
+        self.encoder, self.decoder = conv_coder.networks(
+            config.networks,
+            spec.shape,
+            width=config.width,
+            num_blocks=config.num_blocks,
+            hidden=config.hidden,
+            latent_dim=config.latent_dim,
+            num_outputs=logistic.num_parameters(config.num_mixtures, spec.shape[0]),
+            initial_scale=logistic.initial_scale(config.num_mixtures, spec.shape[0]),
+        )
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase: both networks climb the same objective."""
+        player = Player(
+            name="autoencoder",
+            modules=(self.encoder, self.decoder),
+            lr=self.config.learning_rate,
+            clip_norm=1.0,
+            warmup_steps=self.config.warmup_steps,
+            final_lr_share=self.config.final_lr_share,
+            ema_decay=self.config.ema_decay,
+        )
+        return (Phase(name="fit", share=1.0, players=(player,), batch_size=self.config.batch_size),)
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """Negative Eq. 4 with one draw, in nats per dimension so that it does not grow with the image."""
+        mu, log_sigma = self.encoder(to_signed(batch.x, self.levels))
+        z = gaussian.reparameterised(mu, log_sigma)
+        distortion = -self._log_prob_given(batch.x, z).mean()
+        rate = gaussian.kl_to_standard(mu, log_sigma).sum(1).mean()
+        log_q = total_correlation.pairwise_log_prob(z, mu, log_sigma)
+        aggregate = AGGREGATES[self.config.sampling](log_q, dataset_size=self.config.dataset_size)
+        excess = (self.config.beta - 1.0) * aggregate.total_correlation().mean()
+        of_rate = total_correlation.decompose(z, mu, log_sigma, aggregate=aggregate)
+        parts = {"distortion": distortion, "rate": rate}
+        parts |= {name: part.mean() for name, part in of_rate._asdict().items()}
+        num_dims = self.spec.num_dims
+        total = (distortion + rate + excess) / num_dims
+        return Loss(total, {name: part.detach() / num_dims for name, part in parts.items()})
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
+        z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
+        return logistic.mixture_sample(self._image_given(z), levels=self.levels, generator=generator)
+
+    @property
+    def likelihood_estimator(self) -> str:
+        """Which bound, and how many draws it takes."""
+        return latent_bound.bound_estimator(self.config.num_importance)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Importance-weighted bound with `num_importance` draws and beta = 1: (B,), nats per example."""
+        mu, log_sigma = self.encoder(to_signed(x, self.levels))
+        return latent_bound.importance_weighted_bound(
+            mu,
+            log_sigma,
+            log_prob_given=lambda z: self._log_prob_given(x, z),
+            num_draws=self.config.num_importance,
+            generator=generator,
+        )
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Posterior means: (B, latent_dim)."""
+        mu: Tensor = self.encoder(to_signed(x, self.levels))[0]
+        return mu
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
+        return logistic.mixture_mean(self._image_given(z), levels=self.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Mean images of the posterior means: (B, C, H, W) uint8."""
+        return self.decode(self.encode(x))
+
+    def _image_given(self, z: Tensor) -> logistic.Mixture:
+        """p(x|z)."""
+        return logistic.split_mixture(*self.decoder(z))
+
+    def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
+        """Log p(x|z): (B,), nats."""
+        return logistic.mixture_log_prob(x, self._image_given(z), levels=self.levels).sum((1, 2))

@@ -1,0 +1,244 @@
+"""Variational autoencoder whose codes a discriminator must not tell from codes with independent dimensions.
+
+Disentangling by Factorising. Hyunjik Kim and Andriy Mnih, 2018, 1802.05983.
+
+The divergence of the bound has two parts: what the code says about the image, which is wanted, and how far the
+codes of all images together are from the prior. Of the latter FactorVAE penalises the total correlation alone, and
+estimates it with a discriminator, a second player that learns to tell codes from codes with permuted dimensions.
+
+Symbols: x image, z code, q(z) = E_x q(z|x) all codes together, D probability that a code has not been permuted.
+
+- Eq. 2:        E_q(z|x) log p(x|z) - KL(q(z|x) || p(z)) - gamma KL(q(z) || prod_d q(z_d)), maximised. gamma = 0 is the
+  evidence lower bound, which `log_likelihood` evaluates whatever the training was.
+- Eq. 3:        KL(q(z) || prod_d q(z_d)) ~ E_q(z) log D(z) / (1 - D(z)).
+- Algorithm 2:  the autoencoder climbs Eq. 2 with D held fixed; then D climbs 1/2 E log D(z) + 1/2 E log(1 - D(z')),
+  with permuted codes z' (Algorithm 1) and all codes held fixed.
+- Evaluation:   log 1/K sum_k p(x, z_k) / q(z_k|x), the importance-weighted bound of Burda et al. (2015, 1509.00519,
+  Eq. 8).
+
+**Departures**: a discretised-logistic decoder over the stored integers, so that bits per dimension are those of the
+integers; on data of two levels it is the paper's Bernoulli. The discriminator has one output, the logit, and permutes
+the codes of its own batch, where the paper takes a further batch for them. The objective is divided by the
+dimensions of the image, and gradients of the autoencoder are clipped to norm 1. `paper` is Appendix A:
+convolutions of 32, 32, 64 and 64 channels (one fewer at 32 px), 128 units, 10 codes, six hidden layers of 1000 units in
+the discriminator, batches of 64, Adam at 1e-4, with the gamma = 35 of their Sec. 5 on 2D shapes. `smoke` and `small`
+have residual networks, a smaller discriminator, a learning rate that rises and falls, and averaged weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import (
+    ContinuousLatents,
+    GenerativeModel,
+    LikelihoodBound,
+    Loss,
+    Phase,
+    Player,
+    register_model,
+)
+from genbench.nn import conv_coder
+from genbench.prob import discretized_logistic as logistic
+from genbench.prob import gaussian, latent_bound
+from genbench.prob.pixels import to_signed
+from genbench.prob.total_correlation import discrimination_loss, permuted
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+SLOPE = 0.2
+"""Of the leaky ReLU (Appendix A)."""
+DISCRIMINATOR_BETAS = (0.5, 0.9)
+"""Adam's, of the discriminator (Appendix A)."""
+
+
+class Discriminator(nn.Module):
+    """Codes (B, D) to the logit that they have not been permuted, (B,)."""
+
+    def __init__(self, latent_dim: int, *, num_layers: int, hidden: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs in [latent_dim, *[hidden] * (num_layers - 1)]:
+            layers += [nn.Linear(inputs, hidden), nn.LeakyReLU(SLOPE)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Log D(z) / (1 - D(z)), float32."""
+        logit: Tensor = self.layers(z).squeeze(1).float()
+        return logit
+
+
+@register_model("factor_vae")
+class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
+    """The FactorVAE: an autoencoder and a discriminator of its codes."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Settings."""
+
+        gamma: float = 10.0
+        """Weight of the total correlation in training; 0 optimises the bound."""
+        latent_dim: int = 10
+        networks: Literal["residual", "strided"] = "residual"
+        width: int = 32
+        """Channels of the largest grid."""
+        num_blocks: int = 2
+        """Residual blocks on each grid of either residual network."""
+        hidden: int = 256
+        """Units of the dense layers between grid and code."""
+        discriminator_layers: int = 4
+        """Hidden layers of the discriminator."""
+        discriminator_hidden: int = 256
+        """Units of each."""
+        num_mixtures: int = 1
+        """Logistic components of each pixel."""
+        num_importance: int = 16
+        """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
+        batch_size: int = 32
+        learning_rate: float = 3e-3
+        discriminator_learning_rate: float = 1e-3
+        warmup_steps: int = 50
+        """Of the autoencoder, over which its learning rate rises."""
+        final_lr_share: float = 0.05
+        """Of either learning rate, reached along a cosine; 1 keeps it."""
+        ema_decay: float | None = 0.99
+        """Of the autoencoder; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
+
+    presets: ClassVar[Mapping[str, DataclassInstance]] = {
+        "smoke": Config(num_blocks=1, discriminator_layers=2, learning_rate=2e-3, warmup_steps=10, ema_decay=0.95),
+        "small": Config(),
+        "paper": Config(
+            gamma=35.0,
+            networks="strided",
+            hidden=128,
+            discriminator_layers=6,
+            discriminator_hidden=1000,
+            batch_size=64,
+            learning_rate=1e-4,
+            discriminator_learning_rate=1e-4,
+            warmup_steps=0,
+            final_lr_share=1.0,
+            ema_decay=None,
+        ),
+    }
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec)
+        if spec.kind != "image" or spec.levels is None:
+            raise ValueError(f"`factor_vae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
+        self.config, self.levels = config, spec.levels
+        self.encoder, self.decoder = conv_coder.networks(
+            config.networks,
+            spec.shape,
+            width=config.width,
+            num_blocks=config.num_blocks,
+            hidden=config.hidden,
+            latent_dim=config.latent_dim,
+            num_outputs=logistic.num_parameters(config.num_mixtures, spec.shape[0]),
+            initial_scale=logistic.initial_scale(config.num_mixtures, spec.shape[0]),
+        )
+        self.discriminator = Discriminator(
+            config.latent_dim, num_layers=config.discriminator_layers, hidden=config.discriminator_hidden
+        )
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase in which the autoencoder and the discriminator take turns."""
+        autoencoder = Player(
+            name="autoencoder",
+            modules=(self.encoder, self.decoder),
+            lr=self.config.learning_rate,
+            clip_norm=1.0,
+            warmup_steps=self.config.warmup_steps,
+            final_lr_share=self.config.final_lr_share,
+            ema_decay=self.config.ema_decay,
+        )
+        discriminator = Player(
+            name="discriminator",
+            modules=(self.discriminator,),
+            lr=self.config.discriminator_learning_rate,
+            betas=DISCRIMINATOR_BETAS,
+            final_lr_share=self.config.final_lr_share,
+        )
+        players = (autoencoder, discriminator)
+        return (Phase(name="fit", share=1.0, players=players, batch_size=self.config.batch_size),)
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """Loss of `autoencoder`, in nats per dimension, or of `discriminator`, in nats."""
+        if player == "discriminator":
+            return self._discriminator_loss(batch)
+        return self._autoencoder_loss(batch)
+
+    def _autoencoder_loss(self, batch: Batch) -> Loss:
+        """Negative Eq. 2 with one draw; the discriminator's weights are constants of it."""
+        mu, log_sigma = self.encoder(to_signed(batch.x, self.levels))
+        z = gaussian.reparameterised(mu, log_sigma)
+        distortion = -self._log_prob_given(batch.x, z).mean()
+        rate = gaussian.kl_to_standard(mu, log_sigma).sum(1).mean()
+        constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+        total_correlation = torch.func.functional_call(self.discriminator, constants, (z,)).mean()  # Eq. 3
+        total = distortion + rate + self.config.gamma * total_correlation
+        parts = {"distortion": distortion, "rate": rate, "total_correlation": total_correlation}
+        num_dims = self.spec.num_dims
+        return Loss(total / num_dims, {name: part.detach() / num_dims for name, part in parts.items()})
+
+    def _discriminator_loss(self, batch: Batch) -> Loss:
+        """Cross-entropy between codes and permuted codes; the encoder is a constant of it."""
+        with torch.no_grad():
+            z = gaussian.reparameterised(*self.encoder(to_signed(batch.x, self.levels)))
+        # Both kinds share a pass: nothing in the discriminator couples the examples of a batch.
+        logits, logits_of_permuted = self.discriminator(torch.cat([z, permuted(z)])).chunk(2)
+        return Loss(discrimination_loss(logits, logits_of_permuted))
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
+        z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
+        return logistic.mixture_sample(self._image_given(z), levels=self.levels, generator=generator)
+
+    @property
+    def likelihood_estimator(self) -> str:
+        """Which bound, and how many draws it takes."""
+        return latent_bound.bound_estimator(self.config.num_importance)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Importance-weighted bound with `num_importance` draws and gamma = 0: (B,), nats per example."""
+        mu, log_sigma = self.encoder(to_signed(x, self.levels))
+        return latent_bound.importance_weighted_bound(
+            mu,
+            log_sigma,
+            log_prob_given=lambda z: self._log_prob_given(x, z),
+            num_draws=self.config.num_importance,
+            generator=generator,
+        )
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Posterior means: (B, latent_dim)."""
+        mu: Tensor = self.encoder(to_signed(x, self.levels))[0]
+        return mu
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
+        return logistic.mixture_mean(self._image_given(z), levels=self.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Mean images of the posterior means: (B, C, H, W) uint8."""
+        return self.decode(self.encode(x))
+
+    def _image_given(self, z: Tensor) -> logistic.Mixture:
+        """p(x|z)."""
+        return logistic.split_mixture(*self.decoder(z))
+
+    def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
+        """Log p(x|z): (B,), nats."""
+        return logistic.mixture_log_prob(x, self._image_given(z), levels=self.levels).sum((1, 2))
