@@ -24,13 +24,11 @@ keeps the paper's largest code, 200, and scales up these networks.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
@@ -42,56 +40,13 @@ from genbench.core.model import (
     Player,
     register_model,
 )
-from genbench.nn.resnet import DownTower, UpTower, halved_sides, halvings_until
+from genbench.nn import conv_coder
 from genbench.prob import discretized_logistic as logistic
-from genbench.prob import gaussian
-from genbench.prob.likelihood import importance_weighted
+from genbench.prob import gaussian, latent_bound
 from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-SMALLEST_SIDE = 4  # a dense layer joins the code to a grid no larger than this
-
-
-class Encoder(nn.Module):
-    """q(z|x): images (B, C, H, W) in [-1, 1] to mu and log_sigma, (B, D) each."""
-
-    def __init__(self, num_channels: int, side: int, width: int, num_blocks: int, hidden: int, latent_dim: int) -> None:
-        super().__init__()
-        num_halvings = halvings_until(side, SMALLEST_SIDE)
-        self.tower = DownTower(num_channels, width, num_halvings=num_halvings, num_blocks=num_blocks)
-        num_features = width * halved_sides(side, num_halvings)[-1] ** 2
-        self.head = _dense(num_features, hidden, 2 * latent_dim)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments of the posterior."""
-        mu, log_sigma = self.head(self.tower(x).flatten(1)).float().chunk(2, dim=1)
-        return mu, log_sigma
-
-
-class Decoder(nn.Module):
-    """p(x|z): codes (B, D) to a mixture for every pixel.
-
-    The scales are parameters of their own, the same for all pixels. Were they outputs for each pixel, the
-    network would at first call every object noise: a wide scale there costs little and stops the gradient
-    that would have taught it to draw the object.
-    """
-
-    def __init__(
-        self, num_channels: int, side: int, width: int, num_blocks: int, hidden: int, latent_dim: int, num_mixtures: int
-    ) -> None:
-        super().__init__()
-        num_halvings = halvings_until(side, SMALLEST_SIDE)
-        self.grid = (width, *[halved_sides(side, num_halvings)[-1]] * 2)
-        self.stem = _dense(latent_dim, hidden, hidden, math.prod(self.grid))
-        num_outputs = logistic.num_parameters(num_mixtures, num_channels)
-        self.tower = UpTower(width, num_outputs, side, num_halvings=num_halvings, num_blocks=num_blocks)
-        self.scale = nn.Parameter(logistic.initial_scale(num_mixtures, num_channels))
-
-    def forward(self, z: Tensor) -> logistic.Mixture:
-        """Distribution of the image."""
-        return logistic.split_mixture(self.tower(self.stem(z).unflatten(1, self.grid)), self.scale)
 
 
 @register_model("vae")
@@ -132,10 +87,16 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         if spec.kind != "image" or spec.levels is None:
             raise ValueError(f"`vae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
         self.config, self.levels = config, spec.levels
-        num_channels, side, _ = spec.shape
-        size = (num_channels, side, config.width, config.num_blocks, config.hidden, config.latent_dim)
-        self.encoder = Encoder(*size)
-        self.decoder = Decoder(*size, config.num_mixtures)
+        self.encoder, self.decoder = conv_coder.networks(
+            "residual",
+            spec.shape,
+            width=config.width,
+            num_blocks=config.num_blocks,
+            hidden=config.hidden,
+            latent_dim=config.latent_dim,
+            num_outputs=logistic.num_parameters(config.num_mixtures, spec.shape[0]),
+            initial_scale=logistic.initial_scale(config.num_mixtures, spec.shape[0]),
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase: both networks climb the same bound."""
@@ -163,24 +124,24 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
         z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
-        return logistic.mixture_sample(self.decoder(z), levels=self.levels, generator=generator)
+        return logistic.mixture_sample(self._image_given(z), levels=self.levels, generator=generator)
 
     @property
     def likelihood_estimator(self) -> str:
         """The bound, and how many draws it takes."""
-        num = self.config.num_importance
-        return "evidence lower bound, 1 draw" if num == 1 else f"importance-weighted bound, {num} draws"
+        return latent_bound.bound_estimator(self.config.num_importance)
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Importance-weighted bound with `num_importance` draws: (B,), nats per example."""
         mu, log_sigma = self.encoder(to_signed(x, self.levels))
-        log_weights = []
-        for _ in range(self.config.num_importance):
-            z = gaussian.reparameterised(mu, log_sigma, generator=generator)
-            log_ratio = gaussian.standard_log_prob(z) - gaussian.log_prob(z, mu, log_sigma)
-            log_weights.append(self._log_prob_given(x, z) + log_ratio.sum(1))
-        return importance_weighted(torch.stack(log_weights))
+        return latent_bound.importance_weighted_bound(
+            mu,
+            log_sigma,
+            log_prob_given=lambda z: self._log_prob_given(x, z),
+            num_draws=self.config.num_importance,
+            generator=generator,
+        )
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -191,23 +152,16 @@ class VAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self.decoder(z), levels=self.levels)
+        return logistic.mixture_mean(self._image_given(z), levels=self.levels)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Mean images of the posterior means: (B, C, H, W) uint8."""
         return self.decode(self.encode(x))
 
+    def _image_given(self, z: Tensor) -> logistic.Mixture:
+        """p(x|z)."""
+        return logistic.split_mixture(*self.decoder(z))
+
     def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
         """Log p(x|z): (B,), nats."""
-        return logistic.mixture_log_prob(x, self.decoder(z), levels=self.levels).sum((1, 2))
-
-
-def _dense(*sizes: int) -> nn.Sequential:
-    """Dense layers with SiLU between them, whose weights keep the variance of what passes (He et al., 2015)."""
-    layers: list[nn.Module] = []
-    for num_inputs, num_outputs in itertools.pairwise(sizes):
-        layer = nn.Linear(num_inputs, num_outputs)
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.SiLU()]
-    return nn.Sequential(*layers[:-1])
+        return logistic.mixture_log_prob(x, self._image_given(z), levels=self.levels).sum((1, 2))
