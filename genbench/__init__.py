@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from genbench.core.record import Record as Record
     from genbench.core.record import Score as Score
     from genbench.core.spec import Suite as Suite
-    from genbench.harness.compare import compare_samples as compare_samples
-    from genbench.harness.evaluate import Evaluation as Evaluation
-    from genbench.harness.evaluate import evaluate as evaluate
+    from genbench.evaluation.compare import compare_samples as compare_samples
+    from genbench.evaluation.evaluate import Evaluation as Evaluation
+    from genbench.evaluation.evaluate import evaluate as evaluate
     from genbench.plan import load_suite as load_suite
     from genbench.report.frame import frame as frame
     from genbench.store import RunFolder as RunFolder
@@ -43,9 +43,9 @@ _HOMES = {
     "Record": "core.record",
     "Score": "core.record",
     "Suite": "core.spec",
-    "Evaluation": "harness.evaluate",
-    "compare_samples": "harness.compare",
-    "evaluate": "harness.evaluate",
+    "Evaluation": "evaluation.evaluate",
+    "compare_samples": "evaluation.compare",
+    "evaluate": "evaluation.evaluate",
     "load_suite": "plan",
     "frame": "report.frame",
     "RunFolder": "store",

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Climb the ladders and print the table."""
     from genbench.core.files import write_atomically
-    from genbench.harness.audit import audit
+    from genbench.evaluation.audit import audit
     from genbench.report.audit import audit_markdown
 
     with progress() as tell:

@@ -19,7 +19,7 @@ from genbench.cli.evaluate import (
 )
 
 if TYPE_CHECKING:
-    from genbench.harness.compare import Comparison
+    from genbench.evaluation.compare import Comparison
 
 _METRICS = "frechet_distance,kernel_distance,precision_recall"
 
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _compare_samples(options: argparse.Namespace) -> int:
     from genbench.core.errors import SettingError
-    from genbench.harness.compare import compare_samples
+    from genbench.evaluation.compare import compare_samples
 
     if options.groups < 2:
         raise SettingError(f"`--groups {options.groups}`: a jackknife needs at least 2")

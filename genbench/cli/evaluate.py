@@ -17,8 +17,8 @@ from genbench.core.spec import Ref, parse_ref
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from genbench.harness.evaluate import Evaluation
-    from genbench.harness.prompts import Captions, ReferenceCaptions
+    from genbench.evaluation.evaluate import Evaluation
+    from genbench.evaluation.prompts import Captions, ReferenceCaptions
 
 _METRICS = "frechet_distance,kernel_distance,precision_recall,inception_score,mode_coverage"
 _FORMS = (
@@ -94,7 +94,7 @@ def add_network_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGr
 
 def run(options: argparse.Namespace) -> int:
     """Score, print, and write what is nearest."""
-    from genbench.harness.evaluate import evaluate
+    from genbench.evaluation.evaluate import evaluate
 
     if options.num_nearest < 1:
         raise SettingError(f"`--num-nearest {options.num_nearest}`: list at least 1, or leave `--nearest` out")
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
 
 def captions_of(options: argparse.Namespace) -> tuple[Captions | None, ReferenceCaptions | None]:
     """What the files of captions hold, where they were named."""
-    from genbench.harness.prompts import read_captions, read_reference_captions
+    from genbench.evaluation.prompts import read_captions, read_reference_captions
 
     asked, others = options.captions, options.reference_captions
     return (
@@ -157,7 +157,7 @@ def with_skip_bad(samples: str) -> str | Ref:
     """
     from genbench.core.dataset import DATASETS
     from genbench.core.settings import field_names
-    from genbench.harness.sides import data_ref
+    from genbench.evaluation.sides import data_ref
 
     ref = data_ref(samples)
     if "skip_bad" not in field_names(cast("type[DataclassInstance]", DATASETS.get(ref.name))):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genbench.harness.nearest import NearestSamples, NearSample
+    from genbench.evaluation.nearest import NearestSamples, NearSample
 
 COLUMNS = ("sample", "reference", "distance", "held_out_distance")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genbench.harness.selftest import CheckResult
+    from genbench.evaluation.selftest import CheckResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line a check, and their digest; 1 when one of them fails."""
     from genbench.core.files import write_atomically
-    from genbench.harness.selftest import selftest
+    from genbench.evaluation.selftest import selftest
 
     done = selftest()
     if options.json is not None:

@@ -26,8 +26,8 @@ def run(options: argparse.Namespace) -> int:
     """Compute, write, and print the path."""
     from genbench.core.errors import SettingError
     from genbench.core.features import build_features, save_statistics
-    from genbench.harness.reference import compute_statistics
-    from genbench.harness.sides import read_side
+    from genbench.evaluation.reference import compute_statistics
+    from genbench.evaluation.sides import read_side
 
     if options.output.suffix != ".npz":
         raise SettingError(f"`{options.output}`: statistics are .npz files", hint=f"-o {options.output}.npz")

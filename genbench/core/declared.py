@@ -17,7 +17,7 @@ from genbench.core.registry import PACKAGE_ROOT
 from genbench.core.spec import Scalar
 
 # Folders whose code can change a number of any cell; a model's own file is added to them.
-_SHARED_SOURCES = ("core", "nn", "prob", "samplers", "data", "features", "metrics", "harness")
+_SHARED_SOURCES = ("core", "nn", "prob", "samplers", "data", "features", "metrics", "evaluation", "harness")
 
 
 @dataclass(frozen=True)

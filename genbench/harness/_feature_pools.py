@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, Dataset, build_dataset
 from genbench.core.spec import Ref
-from genbench.harness._damage import Damaged, damaged
+from genbench.evaluation.damage import Damaged, damaged
 
 RESOLUTIONS = (8, 16, 32, 64)
 FIRST_INDEX = 100_000_000

@@ -17,7 +17,7 @@ from genbench.core.model import (
     Likelihood,
     TextConditional,
 )
-from genbench.harness.networks import Networks
+from genbench.evaluation.networks import Networks
 
 _Reason = Callable[[GenerativeModel | None, Dataset, Networks], str | None]
 

@@ -11,12 +11,12 @@ from genbench.core.dataset import Batch, Dataset, Split
 from genbench.core.metric import CaptionEvidence, Evidence, FactorEvidence, LabelEvidence, Need
 from genbench.core.model import ClassConditional, GenerativeModel, TextConditional
 from genbench.core.spec import Cell, Scalar
+from genbench.evaluation.extraction import read_factors
+from genbench.evaluation.networks import Networks
+from genbench.evaluation.options import Options
+from genbench.evaluation.picture_evidence import caption_evidence
+from genbench.evaluation.pictures import HeldImages, every_picture
 from genbench.harness.evidence import subset
-from genbench.harness.extraction import read_factors
-from genbench.harness.networks import Networks
-from genbench.harness.options import Options
-from genbench.harness.picture_evidence import caption_evidence
-from genbench.harness.pictures import HeldImages, every_picture
 from genbench.harness.sample import check_samples, device_of
 from genbench.prob.pixels import to_rgb
 

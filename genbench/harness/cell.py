@@ -24,6 +24,7 @@ from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build
 from genbench.core.model import MODELS, GenerativeModel
 from genbench.core.record import Environment, Failure, Record, Score, Timing
 from genbench.core.spec import Cell
+from genbench.evaluation.networks import Networks, Roles
 from genbench.harness import clock
 from genbench.harness.applicable import why_not
 from genbench.harness.asked_evidence import gather_asked
@@ -31,7 +32,6 @@ from genbench.harness.building import build, training_set
 from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
-from genbench.harness.networks import Networks, Roles
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, Split
 from genbench.core.density import KnownDensity
-from genbench.core.features import FeatureExtractor, PerceptualDistance, extract
+from genbench.core.features import FeatureExtractor, extract
 from genbench.core.metric import (
     CodeEvidence,
     Evidence,
@@ -24,16 +24,15 @@ from genbench.core.metric import (
 )
 from genbench.core.model import ContinuousLatents, DiscreteLatents, GenerativeModel, Likelihood
 from genbench.core.spec import Cell
-from genbench.harness.extraction import read_factors
-from genbench.harness.networks import Networks
-from genbench.harness.reference import reference_statistics
+from genbench.evaluation.extraction import read_factors
+from genbench.evaluation.networks import Networks
+from genbench.evaluation.perceptual import NUM_PAIRS, perceptual_distances, reconstruction_evidence
+from genbench.evaluation.reference import reference_statistics
 from genbench.harness.sample import device_of
 from genbench.prob.pixels import to_rgb
 
 NUM_LATENTS = 10_000
 """Held-out examples behind metrics of latents, as in Locatello et al. 2019 (arXiv:1811.12359, Sec. 4)."""
-NUM_PAIRS = 2_000
-"""Pairs of samples whose perceptual distance is taken, at most."""
 _LIKELIHOOD_BATCH = 128
 _SUBSET_SEED = 0
 
@@ -161,25 +160,6 @@ def _factors(dataset: Dataset, extractor: FeatureExtractor, samples: Tensor) -> 
 
 def _shown(images: Tensor, dataset: Dataset) -> Tensor:
     return to_rgb(images, dataset.spec.levels or 256)
-
-
-@torch.no_grad()
-def perceptual_distances(network: PerceptualDistance, first: Tensor, second: Tensor, *, batch_size: int = 32) -> Tensor:
-    """Distances of pairs of (N, 3, H, W) uint8 images in batches, on the CPU: (N,)."""
-    pairs = zip(first.split(batch_size), second.split(batch_size), strict=True)
-    return torch.cat([network.distances(a, b).cpu() for a, b in pairs])
-
-
-def reconstruction_evidence(networks: Networks, originals: Tensor, reconstructions: Tensor) -> ReconstructionEvidence:
-    """Two rows of (N, 3, H, W) uint8 pictures side by side, with perceptual distances where a network gives them."""
-    if networks.why_no_distance(min(originals.shape[-2:])) is not None:
-        return ReconstructionEvidence(originals=originals, reconstructions=reconstructions)
-    return ReconstructionEvidence(
-        originals=originals,
-        reconstructions=reconstructions,
-        distances=perceptual_distances(networks.perceptual(), originals, reconstructions),
-        protocol=networks.get("perceptual").protocol(),
-    )
 
 
 def _pairs(dataset: Dataset, networks: Networks, samples: Tensor) -> PairEvidence:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, Factor
+from genbench.evaluation.damage import Damaged
 from genbench.features.shapes_net import NUM_FEATURES, SIDE, ShapesNetwork
-from genbench.harness._damage import Damaged
 from genbench.harness._feature_pools import FIRST_INDEX, RESOLUTIONS, SCHEMA, draw, pool, schedule, shapes_at
 
 POOL = {8: 24_000, 16: 24_000, 32: 16_000, 64: 8_000}

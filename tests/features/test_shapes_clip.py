@@ -12,8 +12,8 @@ from genbench.core.features import TextEncoder, build_features, extract
 from genbench.core.spec import Ref, parse_ref
 from genbench.data.shapes import FACTORS
 from genbench.data.shapes import captions as captions_of
+from genbench.evaluation.damage import blurred
 from genbench.features.shapes_clip import SHIPPED, ShapesClip
-from genbench.harness._damage import blurred
 from genbench.harness.shapes_clip_training import every_caption
 
 FIRST = 5_000_000

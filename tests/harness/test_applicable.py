@@ -10,9 +10,9 @@ from genbench.core.spec import Ref, parse_ref
 from genbench.data.digits import Digits
 from genbench.data.shapes import Shapes
 from genbench.data.toy2d import Toy2D
+from genbench.evaluation.networks import Networks, Roles
 from genbench.harness import applicable
 from genbench.harness.applicable import why_not
-from genbench.harness.networks import Networks, Roles
 
 SHAPES, PLANE = Shapes(resolution=8), Toy2D("gaussians8")
 

@@ -10,8 +10,8 @@ from genbench.core.errors import SampleError
 from genbench.core.metric import Need
 from genbench.core.spec import Ref, parse_ref
 from genbench.data.shapes import HELD_OUT, Shapes
+from genbench.evaluation.networks import Networks, Roles
 from genbench.harness.asked_evidence import balanced_labels, caption_split, draw_given, gather_asked
-from genbench.harness.networks import Networks, Roles
 from genbench.metrics.caption_accuracy import CaptionAccuracy
 from genbench.metrics.class_accuracy import ClassAccuracy
 from genbench.metrics.clip_score import CLIPScore

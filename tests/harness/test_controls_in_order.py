@@ -10,10 +10,10 @@ from genbench.core.features import build_features, extract
 from genbench.core.metric import Evidence, FactorEvidence, FeatureEvidence, build_metric
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
+from genbench.evaluation.extraction import read_factors
+from genbench.evaluation.reference import reference_statistics
 from genbench.harness.controls import control_samples
 from genbench.harness.evidence import subset
-from genbench.harness.extraction import read_factors
-from genbench.harness.reference import reference_statistics
 from genbench.prob.pixels import to_rgb
 
 METRICS = ("frechet_distance", "kernel_distance", "precision_recall", "mode_coverage")

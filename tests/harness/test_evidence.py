@@ -10,8 +10,8 @@ from genbench.core.model import MODELS, build_model
 from genbench.core.spec import Ref
 from genbench.data.shapes import Shapes
 from genbench.data.toy2d import Toy2D
+from genbench.evaluation.networks import Networks, Roles
 from genbench.harness.evidence import gather, subset
-from genbench.harness.networks import Networks, Roles
 
 NETWORKS = Networks(Roles(features=Ref(name="shapes_net")))
 

@@ -5,8 +5,8 @@ import torch
 
 from genbench.core.features import build_features
 from genbench.core.spec import Ref
+from genbench.evaluation.damage import KINDS, damaged
 from genbench.harness import feature_training
-from genbench.harness._damage import KINDS, damaged
 from genbench.harness.feature_training import train_shapes_net
 
 

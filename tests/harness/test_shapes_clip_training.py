@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from genbench.core.features import build_features
 from genbench.core.spec import Ref
 from genbench.data.shapes import FACTORS
+from genbench.evaluation.damage import Damaged
 from genbench.features.shapes_clip import ShapesClipNetwork
 from genbench.harness import shapes_clip_training
-from genbench.harness._damage import Damaged
 from genbench.harness._feature_pools import RESOLUTIONS, Drawn
 from genbench.harness.shapes_clip_training import every_caption, train_shapes_clip
 

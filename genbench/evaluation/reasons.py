@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from genbench.core.features import FactorReader
 from genbench.core.metric import Need
-from genbench.harness.sources import Sources
+from genbench.evaluation.sources import Sources
 
 
 def why_not(need: Need, sources: Sources) -> str | None:

@@ -10,8 +10,8 @@ from PIL import Image
 from genbench.core.dataset import build_dataset
 from genbench.core.errors import SampleError
 from genbench.core.spec import parse_ref
-from genbench.harness.evaluate import evaluate
-from genbench.harness.nearest import NUM_NEIGHBOURS, NUM_SHOWN
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.nearest import NUM_NEIGHBOURS, NUM_SHOWN
 
 METRIC = ("frechet_distance",)
 COPIES = {5: 7, 31: 0, 59: 119}

@@ -17,7 +17,7 @@ from genbench.core.features import Statistics
 from genbench.core.spec import Ref, parse_ref
 from genbench.core.statistics import read_statistics
 from genbench.data.npz import IMAGE_NAMES, array_forms
-from genbench.harness.pictures import HeldImages, Pictures, every_picture
+from genbench.evaluation.pictures import HeldImages, Pictures, every_picture
 
 Given = str | Path | Ref | Tensor | np.ndarray | Statistics
 """A path, a data set by name, images (N, C, H, W) or (N, H, W, C) uint8, features (N, F) float, or moments."""

@@ -12,13 +12,13 @@ from genbench.core.errors import SampleError, SettingError
 from genbench.core.metric import METRICS, Metric, Need, build_metric, scores_or_reason
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness.extraction import Tell, silent
-from genbench.harness.gathering import Gathering
-from genbench.harness.nearest import NearestSamples
-from genbench.harness.networks import Networks, chosen_roles
-from genbench.harness.options import Options
-from genbench.harness.prompts import Captions, ReferenceCaptions
-from genbench.harness.sides import FEATURES_GIVEN, Given, Side, read_side
+from genbench.evaluation.extraction import Tell, silent
+from genbench.evaluation.gathering import Gathering
+from genbench.evaluation.nearest import NearestSamples
+from genbench.evaluation.networks import Networks, chosen_roles
+from genbench.evaluation.options import Options
+from genbench.evaluation.prompts import Captions, ReferenceCaptions
+from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_side
 
 SCHEMA = "genbench.evaluate/1"
 DEFAULT_METRICS = ("frechet_distance", "kernel_distance", "precision_recall", "inception_score", "mode_coverage")

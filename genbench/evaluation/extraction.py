@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from genbench.core.features import FactorPredictions, FactorReader, FeatureExtractor
-from genbench.harness import feature_cache
-from genbench.harness.inspect_samples import Inspection
-from genbench.harness.pictures import Pictures
+from genbench.evaluation import feature_cache
+from genbench.evaluation.inspect_samples import Inspection
+from genbench.evaluation.pictures import Pictures
 
 Tell = Callable[[str, int, int], None]
 """Told what is looked at, how many pictures are done, and how many there are."""

@@ -13,11 +13,11 @@ from genbench.core.dataset import Batch, Dataset
 from genbench.core.errors import SampleError
 from genbench.core.features import TextEncoder
 from genbench.core.metric import CaptionEvidence, PairEvidence
-from genbench.harness.evidence import NUM_PAIRS, perceptual_distances
-from genbench.harness.extraction import extract_layers
-from genbench.harness.networks import Networks
-from genbench.harness.options import Options
-from genbench.harness.pictures import Pictures
+from genbench.evaluation.extraction import extract_layers
+from genbench.evaluation.networks import Networks
+from genbench.evaluation.options import Options
+from genbench.evaluation.perceptual import NUM_PAIRS, perceptual_distances
+from genbench.evaluation.pictures import Pictures
 
 _PAIR_SEED = 0
 _NUM_SENTENCES = 20_000

@@ -1,7 +1,7 @@
 import pytest
 
 from genbench.core.errors import SampleError
-from genbench.harness.audit import LADDERS, audit
+from genbench.evaluation.audit import LADDERS, audit
 from genbench.report.audit import audit_markdown
 
 

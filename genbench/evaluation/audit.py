@@ -24,14 +24,14 @@ from genbench.core.errors import SampleError
 from genbench.core.metric import Metric
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness._damage import blurred, through_jpeg
-from genbench.harness.evaluate import DEFAULT_FEATURES, chosen_metrics, score_all
-from genbench.harness.extraction import Tell, extract_layers, silent
-from genbench.harness.gathering import Gathering
-from genbench.harness.networks import Networks, Roles
-from genbench.harness.options import Options
-from genbench.harness.pictures import HeldImages, some_pictures
-from genbench.harness.sides import Side, read_side
+from genbench.evaluation.damage import blurred, through_jpeg
+from genbench.evaluation.evaluate import DEFAULT_FEATURES, chosen_metrics, score_all
+from genbench.evaluation.extraction import Tell, extract_layers, silent
+from genbench.evaluation.gathering import Gathering
+from genbench.evaluation.networks import Networks, Roles
+from genbench.evaluation.options import Options
+from genbench.evaluation.pictures import HeldImages, some_pictures
+from genbench.evaluation.sides import Side, read_side
 from genbench.prob.intervals import Z95
 
 SCHEMA = "genbench.audit/1"

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from genbench.core.metric import Need
 from genbench.core.spec import Scalar
-from genbench.harness.layers import Layers
-from genbench.harness.reasons import why_not
-from genbench.harness.sources import Sources
+from genbench.evaluation.layers import Layers
+from genbench.evaluation.reasons import why_not
+from genbench.evaluation.sources import Sources
 from genbench.prob.nearest_pairs import nearest_pairs, paired_neighbours
 from genbench.prob.neighbours import nearest_neighbours
 

@@ -11,12 +11,12 @@ from genbench.core.errors import SampleError
 from genbench.core.features import Statistics
 from genbench.core.metric import FeatureEvidence, LogitEvidence, Need
 from genbench.core.statistics import check_comparable
-from genbench.harness.extraction import extract_layers, thinned
-from genbench.harness.inspect_samples import Inspection
-from genbench.harness.pictures import Pictures, some_pictures
-from genbench.harness.reference import NUM_EXAMPLES, reference_statistics
-from genbench.harness.sides import Side
-from genbench.harness.sources import Sources
+from genbench.evaluation.extraction import extract_layers, thinned
+from genbench.evaluation.inspect_samples import Inspection
+from genbench.evaluation.pictures import Pictures, some_pictures
+from genbench.evaluation.reference import NUM_EXAMPLES, reference_statistics
+from genbench.evaluation.sides import Side
+from genbench.evaluation.sources import Sources
 from genbench.prob.moments import moments_of
 
 _OF_FEATURES = frozenset({Need.MOMENTS, Need.FEATURES, Need.HELD_OUT})

@@ -9,10 +9,10 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from genbench.core.errors import DataError, SampleError
-from genbench.harness.options import Options
-from genbench.harness.pictures import Pictures
-from genbench.harness.prompts import captions_beside
-from genbench.harness.sides import Side
+from genbench.evaluation.options import Options
+from genbench.evaluation.pictures import Pictures
+from genbench.evaluation.prompts import captions_beside
+from genbench.evaluation.sides import Side
 
 Words = TypeVar("Words")
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from genbench.core.errors import DataError
-from genbench.harness.prompts import captions_beside, read_captions, read_reference_captions
+from genbench.evaluation.prompts import captions_beside, read_captions, read_reference_captions
 
 NAMES = ["a/0.png", "a/1.png"]
 

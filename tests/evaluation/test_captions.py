@@ -15,7 +15,7 @@ from genbench.core.dataset import build_dataset
 from genbench.core.errors import SampleError
 from genbench.core.features import build_features, extract
 from genbench.core.spec import parse_ref
-from genbench.harness.evaluate import evaluate
+from genbench.evaluation.evaluate import evaluate
 
 REFERENCE = "shapes[resolution=8]"
 ASKED = {"metrics": ("clip_score", "caption_accuracy"), "text_encoder": "shapes_clip"}

@@ -25,13 +25,13 @@ from genbench.core.errors import SampleError
 from genbench.core.metric import Evidence, Metric, Need, scores_or_reason
 from genbench.core.record import Better
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness.evaluate import DEFAULT_FEATURES, DEFAULT_METRICS, chosen_metrics, inapplicable, shared_prefix
-from genbench.harness.extraction import Tell, silent
-from genbench.harness.gathering import Gathering
-from genbench.harness.networks import Networks, chosen_roles
-from genbench.harness.options import Options
-from genbench.harness.prompts import Captions, ReferenceCaptions
-from genbench.harness.sides import FEATURES_GIVEN, Given, Side, read_side
+from genbench.evaluation.evaluate import DEFAULT_FEATURES, DEFAULT_METRICS, chosen_metrics, inapplicable, shared_prefix
+from genbench.evaluation.extraction import Tell, silent
+from genbench.evaluation.gathering import Gathering
+from genbench.evaluation.networks import Networks, chosen_roles
+from genbench.evaluation.options import Options
+from genbench.evaluation.prompts import Captions, ReferenceCaptions
+from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_side
 from genbench.prob.multiple_tests import holm
 
 SCHEMA = "genbench.compare/1"

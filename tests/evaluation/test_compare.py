@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from genbench.core.errors import SampleError
-from genbench.harness.compare import compare_samples
+from genbench.evaluation.compare import compare_samples
 
 METRICS = ("frechet_distance", "kernel_distance")
 

@@ -12,8 +12,8 @@ from genbench.core.errors import StaleStatistics
 from genbench.core.features import FeatureExtractor, Statistics, extract, load_statistics, save_statistics
 from genbench.core.shipped import cache_folder, shipped
 from genbench.core.spec import Ref, digest
-from genbench.harness.extraction import Tell, silent
-from genbench.harness.pictures import some_pictures
+from genbench.evaluation.extraction import Tell, silent
+from genbench.evaluation.pictures import some_pictures
 from genbench.prob.moments import Moments
 
 NUM_EXAMPLES = 50_000

@@ -17,22 +17,22 @@ from genbench.core.metric import (
     ReconstructionEvidence,
     VectorEvidence,
 )
-from genbench.harness.evidence import reconstruction_evidence
-from genbench.harness.extraction import merged_predictions, read_factors
-from genbench.harness.inspect_samples import Inspection
-from genbench.harness.layers import Layers
-from genbench.harness.nearest import NearestSamples, nearest_samples
-from genbench.harness.networks import Networks
-from genbench.harness.options import Options
-from genbench.harness.picture_evidence import (
+from genbench.evaluation.extraction import merged_predictions, read_factors
+from genbench.evaluation.inspect_samples import Inspection
+from genbench.evaluation.layers import Layers
+from genbench.evaluation.nearest import NearestSamples, nearest_samples
+from genbench.evaluation.networks import Networks
+from genbench.evaluation.options import Options
+from genbench.evaluation.perceptual import reconstruction_evidence
+from genbench.evaluation.picture_evidence import (
     asked_factors,
     caption_evidence,
     class_pair_evidence,
     pair_evidence,
 )
-from genbench.harness.reasons import why_not
-from genbench.harness.sides import Side
-from genbench.harness.sources import Sources
+from genbench.evaluation.reasons import why_not
+from genbench.evaluation.sides import Side
+from genbench.evaluation.sources import Sources
 
 
 class Gathering:

@@ -3,8 +3,8 @@ import torch
 
 from genbench.core.dataset import build_dataset
 from genbench.core.spec import parse_ref
-from genbench.harness.picture_evidence import asked_factors
-from genbench.harness.pictures import HeldImages, every_picture
+from genbench.evaluation.picture_evidence import asked_factors
+from genbench.evaluation.pictures import HeldImages, every_picture
 
 SHAPES = build_dataset(parse_ref("shapes[resolution=8]"))
 

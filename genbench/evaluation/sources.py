@@ -7,10 +7,10 @@ import functools
 
 from genbench.core.features import FeatureExtractor, Statistics
 from genbench.core.spec import Scalar
-from genbench.harness.captions import SampleCaptions
-from genbench.harness.networks import Networks
-from genbench.harness.options import Options
-from genbench.harness.sides import FEATURES_GIVEN, Side
+from genbench.evaluation.captions import SampleCaptions
+from genbench.evaluation.networks import Networks
+from genbench.evaluation.options import Options
+from genbench.evaluation.sides import FEATURES_GIVEN, Side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genbench.core.errors import DataError
-from genbench.harness.sides import read_side
+from genbench.evaluation.sides import read_side
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 MOMENTS = {"mu": np.zeros(4), "sigma": np.eye(4)}

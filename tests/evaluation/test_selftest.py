@@ -7,8 +7,8 @@ import pytest
 
 from genbench.cli.main import main
 from genbench.core.metric import METRICS, Need
-from genbench.harness import selftest as module
-from genbench.harness.selftest import Check, all_checks, selftest
+from genbench.evaluation import selftest as module
+from genbench.evaluation.selftest import Check, all_checks, selftest
 from genbench.metrics.frechet_distance import FrechetDistance
 from genbench.metrics.vendi_score import VendiScore
 

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from genbench.harness import feature_cache
+from genbench.evaluation import feature_cache
 
 
 @pytest.fixture(autouse=True)

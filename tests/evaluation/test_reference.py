@@ -12,8 +12,8 @@ from genbench.core.errors import StaleStatistics
 from genbench.core.features import FeatureExtractor, build_features, extract, load_statistics, save_statistics
 from genbench.core.shipped import shipped
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness import pictures, reference
-from genbench.harness.reference import compute_statistics, dataset_label, reference_statistics
+from genbench.evaluation import pictures, reference
+from genbench.evaluation.reference import compute_statistics, dataset_label, reference_statistics
 
 DATASET = parse_ref("shapes[resolution=8]")
 EXTRACTOR = Ref(name="averages")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from genbench.core.errors import SampleError
-from genbench.harness.inspect_samples import Inspection
+from genbench.evaluation.inspect_samples import Inspection
 
 MANY = torch.randint(0, 256, (201, 3, 4, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
 PICTURES = torch.randint(0, 256, (8, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from genbench.harness.extraction import Tell, silent
-from genbench.harness.prompts import Captions, ReferenceCaptions
+from genbench.evaluation.extraction import Tell, silent
+from genbench.evaluation.prompts import Captions, ReferenceCaptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

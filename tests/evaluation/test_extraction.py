@@ -9,9 +9,9 @@ from genbench.core.dataset import build_dataset
 from genbench.core.errors import SampleError
 from genbench.core.features import build_features
 from genbench.core.spec import parse_ref
-from genbench.harness.extraction import extract_layers
-from genbench.harness.inspect_samples import Inspection
-from genbench.harness.pictures import HeldImages, every_picture
+from genbench.evaluation.extraction import extract_layers
+from genbench.evaluation.inspect_samples import Inspection
+from genbench.evaluation.pictures import HeldImages, every_picture
 
 
 @pytest.fixture(autouse=True)

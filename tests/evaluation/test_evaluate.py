@@ -12,8 +12,8 @@ from genbench.core.dataset import build_dataset
 from genbench.core.errors import DataError, SampleError, SettingError, StaleStatistics
 from genbench.core.features import build_features, save_statistics
 from genbench.core.spec import Ref, parse_ref
-from genbench.harness.evaluate import evaluate
-from genbench.harness.reference import compute_statistics
+from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.reference import compute_statistics
 
 REFERENCE = "shapes[resolution=8]"
 FAST = ("frechet_distance", "kernel_distance", "precision_recall", "mode_coverage")

@@ -5,7 +5,7 @@ import torch
 
 from genbench.core.errors import DataError, SettingError, UnknownName
 from genbench.core.spec import parse_ref
-from genbench.harness.networks import Networks, Roles, chosen_roles
+from genbench.evaluation.networks import Networks, Roles, chosen_roles
 
 SHAPES = parse_ref("shapes_net")
 MISTAKEN = "clip[model=no_such_model]"
