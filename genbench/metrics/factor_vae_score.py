@@ -12,6 +12,7 @@ casts no vote (the published code keeps it, and divides 0 by 0).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,6 +29,9 @@ _OWNER = "the FactorVAE score"
 
 NUM_BLOCKS = 10
 """Disjoint parts of the examples, for the interval."""
+
+BLOCK_VOTES = 0.5
+"""Votes over all blocks, as a share of those that are scored."""
 
 _VOTES_AT_ONCE = 512
 """Batches whose variances are computed together: 512 x 64 examples are held."""
@@ -53,9 +57,10 @@ def factor_vae_score(
         seed: of the draws.
 
     Returns:
-        The estimate; its interval is Student's over ten disjoint blocks of examples that share the map, with
-        `num_test` further votes in all. Where a block holds no two examples of one value, it is Wilson's over votes
-        and leaves out the draw of examples.
+        The estimate; its interval is Student's over ten disjoint blocks of examples that share the map, with half as
+        many further votes in all as `num_test`. The noise of votes, which is
+        binomial, is brought to that of `num_test` of them. Where a block holds no two examples of one value, the
+        interval is Wilson's over votes and leaves out the draw of examples.
 
     Raises:
         ValueError: fewer than 2 factors or 4 examples, codes that are not finite, a constant factor, or a factor
@@ -77,13 +82,14 @@ def factor_vae_score(
     except ValueError:
         stderr = float(np.sqrt(value * (1.0 - value) / num_test))
         return Estimate(value, stderr, share_interval(value, num_test), "Wilson over votes; examples held fixed")
-    each = -(-num_test // len(parts))
+    each = math.ceil(BLOCK_VOTES * num_test / len(parts))
     blocks = [
         _accuracy(_votes(z[part], groups, batch_size, each, rng), answer)
         for part, groups in zip(parts, grouped, strict=True)
     ]
     how = f"Student over {len(parts)} disjoint blocks of examples; majority vote held fixed"
-    return block_estimate(value, blocks, how=how, low=0.0, high=1.0)
+    kept = _with_noise_of(num_test, np.array(blocks), value * (1.0 - value), each * len(parts))
+    return block_estimate(value, kept.tolist(), how=how, low=0.0, high=1.0)
 
 
 @register_metric("factor_vae_score")
@@ -174,6 +180,20 @@ def _votes(
             least = z[group.order[group.start[place] + inside]].var(1, ddof=1).argmin(1)  # (size,)
             votes[k] += np.bincount(least, minlength=z.shape[1])
     return votes
+
+
+def _with_noise_of(num_votes: int, blocks: np.ndarray, variance: float, used: int) -> np.ndarray:
+    """Accuracies on blocks, drawn together or apart until they spread as if `num_votes` and not `used` had been cast.
+
+    Args:
+        num_votes: over all blocks.
+        blocks: (n,) accuracies.
+        variance: of a vote.
+        used: votes behind them.
+    """
+    found = float(blocks.var(ddof=1)) / len(blocks)
+    wanted = max(found - variance / used, 0.0) + variance / num_votes
+    return np.asarray(blocks.mean() + (blocks - blocks.mean()) * np.sqrt(wanted / found if found > 0.0 else 1.0))
 
 
 def _accuracy(votes: np.ndarray, answer: np.ndarray) -> float:

@@ -9,8 +9,9 @@ eigenvalues of K / N, which are those of X'X / N for unit rows X:
 
 The default is q = 1, of the first paper. Needs no reference: it says nothing of quality.
 Called `vendi_<extractor>`, for other orders `vendi_q<order>_<extractor>`.
-Standard error: the delta method; the influence of x on sum f(lambda) is x' f'(X'X / N) x, so that
-of directions u_k with eigenvalues lambda_k it is sum f'(lambda_k) (u_k.x)^2 less its mean. With fewer
+Standard error: the delta method; the influence of x on sum f(lambda) is x' f'(X'X / N) x less its mean,
+from the tridiagonal form that gave the eigenvalues. Of 1024 rows, spread evenly, its standard deviation has
+a relative error of 2 % for a normal influence and of sqrt((kurtosis - 1)/4096) for others. With fewer
 samples than features the spectrum is as much noise as law, and this error is a lower bound.
 """
 
@@ -22,18 +23,23 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.linalg import blas
+from scipy.special import logsumexp
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, normal_interval
+from genbench.prob.tridiagonal import tridiagonal
 
 HOW = "delta method over samples; small-sample bias not removed"
 HOW_NOT = "none: a rank has no derivative"
 HOW_FEW = "delta method over samples, understated with fewer samples than features; small-sample bias not removed"
-INFLUENCES = 2048
+INFLUENCES = 1024
 """Rows, evenly spaced, whose influence is measured: enough to know its spread to a few per cent."""
+_BLOCK = 4096
+"""Rows promoted to float64 at once."""
 
 
 def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
@@ -49,26 +55,26 @@ def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
         ValueError: fewer than 2 samples, a row of zeros, or q below 0.
     """
     _check_order(q)
-    x = torch.as_tensor(samples).detach().cpu().double()
+    x = torch.as_tensor(samples).detach().cpu()
     if x.ndim != 2 or len(x) < 2:
         raise ValueError(f"a Vendi score needs features of at least 2 samples, found {tuple(x.shape)}")
-    lengths = x.norm(dim=1, keepdim=True)
-    if not (lengths > 0.0).all():
-        raise ValueError("a Vendi score needs features with a direction, found a row of zeros")
-    x = x / lengths
-    dual = x.shape[0] > x.shape[1]
-    matrix = (x.T @ x if dual else x @ x.T) / len(x)
-    everything = torch.linalg.eigvalsh(matrix)
-    kept = everything > everything[-1] * max(x.shape) * torch.finfo(torch.float64).eps
-    spectrum = everything[kept]
+    num, size = x.shape
+    form = tridiagonal(_covariance(x) if num > size else _cosines(x))
+    kept = form.values > form.values[-1] * max(x.shape) * np.finfo(np.float64).eps
+    spectrum = form.values[kept]
     value = _effective_number(spectrum, q)
     if q == 0.0:
         return Estimate(value, how=HOW_NOT)
-    vectors = torch.linalg.eigh(matrix.float()).eigenvectors[:, kept]  # single precision: only the error needs them
-    influence = _influences(x, spectrum, vectors, _slopes(spectrum, q))
-    stderr = value * float(influence.std()) / math.sqrt(len(x))
+    slopes = np.zeros(len(form.values))
+    slopes[kept] = _slopes(spectrum, q)
+    rows = np.linspace(0, num - 1, min(num, INFLUENCES)).round().astype(np.int64)
+    if num > size:
+        influence = form.forms(_unit(x[rows]).T, slopes, weights=form.values)
+    else:  # in the axes v of XX' / N, (u_k.x_i)^2 is N lambda_k v_ik^2
+        influence = num * form.forms(np.eye(num)[:, rows], slopes * form.values)
+    stderr = value * float(influence.std(ddof=1)) / math.sqrt(num)
     interval = normal_interval(value, stderr, low=1.0, high=float(min(x.shape)))
-    return Estimate(value, stderr, interval, HOW if dual else HOW_FEW)
+    return Estimate(value, stderr, interval, HOW if num > size else HOW_FEW)
 
 
 @register_metric("vendi_score")
@@ -76,7 +82,7 @@ def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
 class VendiScore(Metric):
     """Effective number of different samples by the cosines of their features; `vendi_<extractor>`."""
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURES})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.MOMENTS})
     gives: ClassVar[tuple[ScoreName, ...]] = (
         ScoreName("vendi_<extractor>", "higher", "samples"),
         ScoreName("vendi_q<order>_<extractor>", "higher", "samples"),
@@ -122,34 +128,43 @@ def _check_order(q: float) -> None:
         raise ValueError(f"the order q of a Vendi score is {q}, expected 0 or more")
 
 
-def _influences(x: Tensor, spectrum: Tensor, vectors: Tensor, slopes: Tensor) -> Tensor:
-    """What single rows add to log VS_q, up to a constant: (at most N,).
-
-    From eigenvectors of X'X / N (F, R), or from those v of XX' / N (N, R) by (u_k.x_i)^2 = N lambda_k v_ik^2.
-    """
-    if len(vectors) == x.shape[1] and x.shape[0] > x.shape[1]:
-        rows = torch.linspace(0, len(x) - 1, min(len(x), INFLUENCES), dtype=torch.float64).round().long()
-        return (x[rows].float() @ vectors).square().double() @ slopes
-    return len(x) * (vectors.square().double() @ (spectrum * slopes))
+def _unit(rows: Tensor) -> np.ndarray:
+    """Rows (n, F) at unit length, float64."""
+    found = rows.double()
+    lengths = found.norm(dim=1, keepdim=True)
+    if not (lengths > 0.0).all():
+        raise ValueError("a Vendi score needs features with a direction, found a row of zeros")
+    return (found / lengths).numpy()  # type: ignore[no-any-return]
 
 
-def _effective_number(spectrum: Tensor, q: float) -> float:
+def _covariance(x: Tensor) -> np.ndarray:
+    """`X'X / N` of unit rows: (F, F), its lower triangle."""
+    found = np.zeros((x.shape[1], x.shape[1]), order="F")
+    for part in x.split(_BLOCK):
+        found = blas.dsyrk(1.0 / len(x), _unit(part).T, beta=1.0, c=found, lower=1, overwrite_c=1)
+    return found
+
+
+def _cosines(x: Tensor) -> np.ndarray:
+    """`XX' / N` of unit rows: (N, N), its lower triangle."""
+    return np.asarray(blas.dsyrk(1.0 / len(x), _unit(x).T, trans=1, lower=1))
+
+
+def _effective_number(spectrum: np.ndarray, q: float) -> float:
     if q == 0.0:
         return float(len(spectrum))
     if math.isinf(q):
         return 1.0 / float(spectrum[-1])
     if q == 1.0:
-        return math.exp(-float((spectrum * spectrum.log()).sum()))
-    return math.exp(float(torch.logsumexp(q * spectrum.log(), dim=0)) / (1.0 - q))
+        return math.exp(-float((spectrum * np.log(spectrum)).sum()))
+    return math.exp(float(logsumexp(q * np.log(spectrum))) / (1.0 - q))
 
 
-def _slopes(spectrum: Tensor, q: float) -> Tensor:
+def _slopes(spectrum: np.ndarray, q: float) -> np.ndarray:
     """Derivative of log VS_q by each eigenvalue: (R,)."""
+    logs = np.log(spectrum)
     if math.isinf(q):
-        slopes = torch.zeros_like(spectrum)
-        slopes[-1] = -1.0 / spectrum[-1]
-        return slopes
+        return np.asarray(np.where(np.arange(len(spectrum)) == len(spectrum) - 1, -1.0 / spectrum, 0.0))
     if q == 1.0:
-        return -(spectrum.log() + 1.0)
-    log_sum = torch.logsumexp(q * spectrum.log(), dim=0)
-    return q / (1.0 - q) * ((q - 1.0) * spectrum.log() - log_sum).exp()
+        return np.asarray(-(logs + 1.0))
+    return np.asarray(q / (1.0 - q) * np.exp((q - 1.0) * logs - logsumexp(q * logs)))

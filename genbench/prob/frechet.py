@@ -23,9 +23,11 @@ from genbench.prob.moments import Rows, as_rows, moments_of
 
 BiasForm = Literal["kept", "gaussian", "fourth_moment"]
 
-#: Operations that a standard error may cost, in multiply-adds: 2048 rows of 2048 features. The
-#: variance over that many rows has a relative error near 2 %, and so much less its root.
-_ERROR_BUDGET = 2048**3
+#: Samples whose influence is measured, at the least: their standard deviation, and so the standard error, has a
+#: relative error of 2 % for a normal influence and of `sqrt((kurtosis - 1)/4096)` for others.
+_LEAST_ERROR_ROWS = 1024
+#: Operations that measuring more of them may cost, in multiply-adds.
+_ERROR_BUDGET = 2**28
 #: Least `1 - c/(2 sum s)` in a bias: with so few samples the expansion says nothing more.
 _LEAST_GROWTH = 0.5
 #: Rows taken through a coupling at once.
@@ -227,7 +229,7 @@ def _fit(values: np.ndarray, cov2: np.ndarray, *, ddof: int) -> _Fit:
 
 def _error_rows(num: int, size: int) -> int:
     """Samples whose influence is measured: all where they are few or short."""
-    return num if num <= size else min(num, max(2048, _ERROR_BUDGET // size**2))
+    return min(num, max(_LEAST_ERROR_ROWS, _ERROR_BUDGET // size**2))
 
 
 def _influence(values: np.ndarray, fit: _Fit, mean2: np.ndarray, *, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -236,18 +238,14 @@ def _influence(values: np.ndarray, fit: _Fit, mean2: np.ndarray, *, num_rows: in
     found = np.empty(num_rows)
     for part in _blocks(num_rows):
         centred = values[kept[part]].astype(np.float64) - fit.mean
-        transported = _squares(fit, centred, kept[part]) @ fit.coupling.roots
+        transported = fit.coupling.form.forms(_white(fit, centred, kept[part]), fit.coupling.roots)
         found[part] = 2.0 * centred @ (fit.mean - mean2) + (centred**2).sum(axis=1) - transported
     return kept, found - found.mean()
 
 
-def _squares(fit: _Fit, centred: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Squared coordinates of rows in which the transport map is diagonal: (N, r) float64."""
-    if isinstance(fit.coupling, RowCoupling):
-        found = fit.coupling.own_coordinates()[rows]
-    else:
-        found = fit.coupling.coordinates(centred)
-    return np.asarray(np.square(found, dtype=np.float64))
+def _white(fit: _Fit, centred: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows, given by their indices too, made white under their own Gaussian: (r, N)."""
+    return fit.coupling.white(rows) if isinstance(fit.coupling, RowCoupling) else fit.coupling.white(centred)
 
 
 def _bias(
@@ -298,8 +296,8 @@ def _fourth_bracket(values: np.ndarray, fit: _Fit) -> float:
     roots = fit.coupling.roots
     kernel, total = _kernel(roots), 0.0
     for part in _blocks(len(values)):
-        rows = np.arange(len(values))[part]
-        squares = _squares(fit, values[part].astype(np.float64) - fit.mean, rows)
+        white = _white(fit, values[part].astype(np.float64) - fit.mean, np.arange(len(values))[part])
+        squares = np.square(fit.coupling.form.coordinates(white).T, dtype=np.float64)  # (N, r)
         total += float(((squares @ kernel) * squares).sum())
     return 0.5 * (total / len(values) - 0.5 * float(roots.sum()))
 

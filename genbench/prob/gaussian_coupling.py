@@ -5,20 +5,22 @@ Legend: `S1 = L L'`, `M = L' S2 L = U diag(s^2) U'`. The numbers `s` are the eig
 in which the transport map `T = L^-T U diag(s) U' L^-1` is diagonal: `x' T x = sum_i s_i w_i^2`
 (Olkin and Pukelsheim 1982; Knott and Smith 1984). No square root of a matrix is formed.
 
-`L` comes from a Cholesky factorisation with pivoting: it finds the rank, and its columns fall in
-size, so that `M` is graded and its small eigenvalues come out to their own digits and not to those of
-the largest one. Eigenvectors serve errors and biases only; of large matrices they are found in single
-precision, at half the price.
+`L` comes from a Cholesky factorisation whose columns fall in size, so that `M` is graded and its small
+eigenvalues come out to their own digits and not to those of the largest one: by falling variances at
+first, which costs a third of pivoting, and with pivoting, which finds the rank, where that meets a
+pivot near rounding. Eigenvalues come from the tridiagonal form of `M`, which gives `x' T x` as well:
+errors need no eigenvector (`tridiagonal`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 from scipy.linalg import blas, lapack
+
+from genbench.prob.tridiagonal import Tridiagonal, tridiagonal
 
 #: Error in the sum of `s`, relative to both traces, up to which eigenvalues need no second opinion.
 _TOLERANCE = 1e-12
@@ -26,8 +28,8 @@ _TOLERANCE = 1e-12
 _ROUNDINGS = 4.0
 #: Errors of single eigenvalues that cancel in the determinant hide from it by no more than this, as a rule.
 _SAFETY = 10.0
-#: From this rank on eigenvectors are found in single precision.
-_SINGLE_FROM = 512
+#: Least squared pivot, relative to the largest variance and the rounding of F terms, that needs no pivoting.
+_CLEAR = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +38,16 @@ class Coupling:
 
     roots: np.ndarray
     """(r,) float64, ascending: `s`."""
-    product: np.ndarray
-    """(r, r) float64, upper triangle: `M`."""
+    form: Tridiagonal
+    """Of `M`."""
     upper: np.ndarray
     """(r, r) float64: `L'` over the leading coordinates."""
     order: np.ndarray
     """(r,) int: the leading coordinates; rows in the range of S1 are known by these."""
 
-    def coordinates(self, centred: np.ndarray) -> np.ndarray:
-        """`w` of centred rows (N, F) float64 in the range of S1: (N, r), single precision where r is large."""
-        right = np.asfortranarray(centred[:, self.order].T)  # (r, N)
-        white = torch.linalg.solve_triangular(
-            torch.from_numpy(self.upper.T), torch.from_numpy(right), upper=False, left=True
-        )
-        vectors = _vectors(self.product)
-        return cast("np.ndarray", (white.T.to(vectors.dtype) @ vectors).numpy())
+    def white(self, centred: np.ndarray) -> np.ndarray:
+        """`L^-1 x` of centred rows (N, F) float64 in the range of S1: (r, N)."""
+        return np.asarray(blas.dtrsm(1.0, self.upper, centred.T[self.order], trans_a=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +56,16 @@ class RowCoupling:
 
     roots: np.ndarray
     """(N-1,) float64, ascending: `s`."""
-    product: np.ndarray
-    """(N-1, N-1) float64: `M`."""
+    form: Tridiagonal
+    """Of `M`."""
     scale: float
     """Root of the covariance's denominator."""
 
-    def own_coordinates(self) -> np.ndarray:
-        """`w` of the rows themselves: (N, N-1). As `x = L e_i`, nothing is solved for."""
-        vectors = _vectors(self.product).numpy()
-        lifted = np.concatenate([np.zeros_like(vectors[:1]), vectors])  # (N, N-1)
-        return cast("np.ndarray", _reflect(lifted) * vectors.dtype.type(self.scale))
+    def white(self, rows: np.ndarray) -> np.ndarray:
+        """`L^-1 x` of some of the rows themselves, by their indices (n,): (N-1, n). As `x = L e_i`, all is known."""
+        own = np.zeros((len(self.roots) + 1, len(rows)))
+        own[rows, np.arange(len(rows))] = self.scale
+        return _reflect(own)[1:]
 
 
 def couple(cov1: np.ndarray, cov2: np.ndarray) -> Coupling:
@@ -86,13 +83,14 @@ def couple_factored(cov1: np.ndarray, factor: tuple[np.ndarray, np.ndarray], cov
     else:
         clean = np.triu(upper)
         product = blas.dgemm(1.0, clean @ turned, clean, trans_b=1)
-    squares = _eigenvalues(product)
+    form = tridiagonal(product.T)
+    squares = form.values
     trace = float(np.trace(cov1) + np.trace(cov2))
     if _blurred(squares) <= _TOLERANCE * trace:
         roots = np.sqrt(squares)
     else:
         roots = _careful_roots(squares, factor, cov2, tolerance=_TOLERANCE * trace)
-    return Coupling(roots=roots, product=product, upper=upper[:, :rank], order=order[:rank])
+    return Coupling(roots=roots, form=form, upper=upper[:, :rank], order=order[:rank])
 
 
 def couple_rows(centred: np.ndarray, cov2: np.ndarray, *, ddof: int = 1) -> RowCoupling:
@@ -103,24 +101,30 @@ def couple_rows(centred: np.ndarray, cov2: np.ndarray, *, ddof: int = 1) -> RowC
     """
     scale = np.sqrt(len(centred) - ddof)
     rows = _reflect(centred)[1:] / scale  # (N-1, F), S1 = rows' rows
-    product = rows @ cov2 @ rows.T
-    squares = _eigenvalues(product)
+    form = tridiagonal(rows @ cov2 @ rows.T)
+    squares = form.values
     if _blurred(squares) <= _TOLERANCE * float((rows**2).sum() + np.trace(cov2)):
         roots = np.sqrt(squares)
     else:
         upper, order = factored(cov2)
         roots = _singular_values(rows[:, order] @ np.triu(upper).T, len(squares))
-    return RowCoupling(roots=roots, product=product, scale=float(scale))
+    return RowCoupling(roots=roots, form=form, scale=float(scale))
 
 
 def factored(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cholesky with pivoting: `R` (r, F) and `order` (F,) with `cov[order][:, order] = R' R`, up to rounding.
+    """Cholesky factor `R` (r, F) and `order` (F,) with `cov[order][:, order] = R' R`, up to rounding.
 
     Only the upper trapezoid of `R` means anything.
     """
-    factor, pivots, rank, _ = lapack.dpstrf(np.asarray(cov, dtype=np.float64).T, lower=0)
-    if cov.diagonal().max(initial=0.0) <= 0.0:
-        rank = 0
+    cov, largest = np.asarray(cov, dtype=np.float64), float(cov.diagonal().max(initial=0.0))
+    if largest <= 0.0:
+        return np.zeros((0, len(cov))), np.arange(len(cov))
+    order = np.argsort(-cov.diagonal(), kind="stable")
+    upper, failed = lapack.dpotrf(cov[np.ix_(order, order)].T, lower=0, clean=0, overwrite_a=1)
+    least = _CLEAR * len(cov) * float(np.finfo(np.float64).eps) * largest
+    if not failed and float(upper.diagonal().min()) ** 2 > least:
+        return upper, order
+    factor, pivots, rank, _ = lapack.dpstrf(cov.T, lower=0)
     return factor[:rank], pivots - 1
 
 
@@ -163,25 +167,6 @@ def _singular_values(matrix: np.ndarray, num: int) -> np.ndarray:
         return np.zeros(num)
     found = torch.linalg.svdvals(torch.from_numpy(np.ascontiguousarray(matrix))).numpy()[::-1]
     return np.concatenate([np.zeros(num - len(found)), found])
-
-
-def _eigenvalues(upper: np.ndarray) -> np.ndarray:
-    """Eigenvalues, ascending, of a symmetric matrix given by its upper triangle."""
-    if not len(upper):
-        return np.zeros(0)
-    # The lower triangle is reduced from the large end of a graded matrix: small eigenvalues keep their digits.
-    found: torch.Tensor = torch.linalg.eigvalsh(torch.from_numpy(upper.T), UPLO="L")
-    return found.numpy()
-
-
-def _vectors(upper: np.ndarray) -> torch.Tensor:
-    """Eigenvectors, one a column, in ascending order of eigenvalues."""
-    if not len(upper):
-        return torch.zeros(0, 0, dtype=torch.float64)
-    scaled = torch.from_numpy(upper / max(float(np.abs(upper.diagonal()).max()), np.finfo(np.float64).tiny))
-    kept = scaled.float() if len(upper) >= _SINGLE_FROM else scaled
-    vectors: torch.Tensor = torch.linalg.eigh(kept, UPLO="U").eigenvectors
-    return vectors
 
 
 def _reflect(rows: np.ndarray) -> np.ndarray:

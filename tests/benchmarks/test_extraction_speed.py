@@ -1,6 +1,6 @@
 """Images per second of `inception_v3` beside torch-fidelity's extractor: one run, rounds interleaved, CPU time.
 
-Run with `OMP_NUM_THREADS=1 pytest tests/benchmarks/test_extraction.py --benchmark-enable -s`.
+Run with `OMP_NUM_THREADS=1 pytest tests/benchmarks/test_extraction_speed.py --benchmark-enable -s`.
 """
 
 from __future__ import annotations

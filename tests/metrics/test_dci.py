@@ -93,6 +93,19 @@ def test_the_interval_holds_the_mean_estimate_at_least_92_times_in_100():
         assert np.mean([one[name].ci95[0] <= middle <= one[name].ci95[1] for one in found]) >= 0.92, name
 
 
+@pytest.mark.slow
+def test_blocks_of_few_stages_tell_the_spread_of_gradient_boosting():
+    """The importances of a block come from 15 stages, those of the value from 100."""
+    found = [dci(*_mixed(450, seed=seed), seed=seed) for seed in range(40)]
+    assert found[0]["disentanglement"].how == "Student over 5 disjoint blocks of training examples, of 15 stages each"
+    for name in ("disentanglement", "completeness"):
+        values = np.array([one[name].value for one in found])
+        error = np.sqrt(np.mean([one[name].stderr ** 2 for one in found]))
+        assert 0.7 < error / values.std(ddof=1) < 1.6, name
+        held = [one[name].ci95[0] <= values.mean() <= one[name].ci95[1] for one in found]
+        assert np.mean(held) >= 0.92, name
+
+
 def test_too_few_examples_or_values_are_refused():
     codes, factors = _mixed()
     with pytest.raises(ValueError, match="at least 150 examples, found 149"):

@@ -98,6 +98,18 @@ def test_the_interval_holds_the_mean_estimate_95_times_in_100():
     assert 0.92 <= np.mean([one.ci95[0] <= middle <= one.ci95[1] for one in found]) <= 0.985
 
 
+@pytest.mark.slow
+def test_half_of_the_votes_in_blocks_tell_the_error_that_all_of_them_do(monkeypatch):
+    """The noise of votes, more of it with fewer, is brought to that of the votes that are scored."""
+    errors = {}
+    for share in (0.5, 1.0, 4.0):
+        monkeypatch.setattr("genbench.metrics.factor_vae_score.BLOCK_VOTES", share)
+        found = [factor_vae_score(*_mixed(seed=seed), num_train=500, num_test=500, seed=seed) for seed in range(60)]
+        errors[share] = np.sqrt(np.mean([one.stderr**2 for one in found]))
+    assert errors[0.5] == pytest.approx(errors[4.0], rel=0.15)
+    assert errors[1.0] == pytest.approx(errors[4.0], rel=0.15)
+
+
 def test_values_too_rare_for_blocks_leave_an_interval_over_votes_that_says_so():
     factors = np.stack([np.arange(40) // 2, np.arange(40) % 2], axis=1)
     found = factor_vae_score(factors.astype(np.float64), factors, num_train=200, num_test=200)

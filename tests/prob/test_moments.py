@@ -46,6 +46,41 @@ def test_any_sharding_of_many_wide_features_equals_one_pass():
     assert _error(whole.covariance(), np.cov(rows.astype(np.float64), rowvar=False)) < 1e-12
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # 15 s of processor time, on a machine that may be busy
+@pytest.mark.parametrize(("offset", "allowed"), [(0.0, 1e-12), (1e4, 1e-11), (1e6, 1e-9)])
+def test_any_sharding_of_50_000_features_of_2048_equals_one_pass(offset, allowed):
+    """The size of a published FID: unequal shards of shuffled single-precision rows, merged two by two at random."""
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((50_000, 2048), dtype=np.float32)
+    rows += np.float32(offset)
+    order, cuts = random.permutation(len(rows)), np.sort(random.choice(len(rows) - 1, 12, replace=False) + 1)
+    shards = [Moments(2048).add(rows[part]) for part in np.split(order, cuts)]
+    while len(shards) > 1:
+        one = shards.pop(int(random.integers(len(shards))))
+        shards[int(random.integers(len(shards)))].merge(one)
+    (merged,) = shards
+    assert merged.count == len(rows)
+    if offset:
+        mean, expected = _moments_without(offset, rows)
+    else:
+        whole = moments_of(rows)
+        mean, expected = whole.mean, whole.covariance()
+    assert np.abs(merged.mean - offset - mean).max() < allowed
+    assert _error(merged.covariance(), expected) < allowed
+
+
+def _moments_without(offset, rows):
+    """Mean beyond the offset and covariance, by plain sums once the offset is taken off, which rounds nothing."""
+    total, product = np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1]))
+    for part in np.array_split(rows, 20):
+        exact = part.astype(np.float64) - offset
+        total += exact.sum(axis=0)
+        product += exact.T @ exact
+    mean = total / len(rows)
+    return mean, (product - len(rows) * np.outer(mean, mean)) / (len(rows) - 1)
+
+
 @pytest.mark.parametrize(("offset", "allowed"), [(1e4, 1e-11), (1e6, 1e-9)])
 def test_an_offset_of_the_features_costs_few_digits_of_the_covariance(offset, allowed):
     """Raw second moments, as most programs keep them, lose 1e-6 and 1e-2 here."""
