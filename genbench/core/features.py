@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.core.dataset import Factor
-from genbench.core.errors import SettingError, StaleStatistics
+from genbench.core.errors import DataError, SettingError, StaleStatistics
 from genbench.core.files import write_atomically
 from genbench.core.registry import Registry
 from genbench.core.settings import with_settings
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 STATISTICS_SCHEMA = "genbench.statistics/1"
+PROVENANCE = "genbench"
+"""Name of the array in a statistics file that says in JSON what made it: the file may travel without its neighbour."""
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -132,10 +134,17 @@ class Statistics:
 
 
 def save_statistics(statistics: Statistics, path: Path) -> None:
-    """Write `path` (npz, no pickle) and beside it a JSON with provenance and the payload's SHA-256."""
-    buffer = io.BytesIO()
-    np.savez(buffer, mu=statistics.mean, sigma=statistics.covariance)
-    payload = buffer.getvalue()
+    """Write `path` (npz, no pickle) with its provenance, and beside it a JSON of the same with the payload's SHA-256.
+
+    Raises:
+        DataError: another JSON stands where that of the statistics belongs.
+    """
+    beside = path.with_suffix(".json")
+    if beside.is_file() and _described(beside) is None:
+        raise DataError(
+            f"{beside}: is there and describes no statistics; it would be overwritten",
+            hint="choose another name for the statistics",
+        )
     described = {
         "schema": STATISTICS_SCHEMA,
         "dataset": statistics.dataset,
@@ -144,38 +153,66 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "num_samples": statistics.num_samples,
         "protocol": statistics.protocol,
         "sha256": statistics.sha256,
-        "payload_sha256": hashlib.sha256(payload).hexdigest(),
     }
+    buffer = io.BytesIO()
+    np.savez(buffer, mu=statistics.mean, sigma=statistics.covariance, **{PROVENANCE: np.array(json.dumps(described))})
+    payload = buffer.getvalue()
+    described["payload_sha256"] = hashlib.sha256(payload).hexdigest()
     write_atomically(path, payload)
-    write_atomically(path.with_suffix(".json"), (json.dumps(described, indent=2) + "\n").encode())
+    write_atomically(beside, (json.dumps(described, indent=2) + "\n").encode())
+
+
+def _described(path: Path) -> dict[str, object] | None:
+    """What a JSON says of statistics, None where it speaks of something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return (
+        found if isinstance(found, dict) and str(found.get("schema", "")).startswith("genbench.statistics/") else None
+    )
 
 
 def load_statistics(path: Path) -> Statistics:
-    """Read and verify statistics written by `save_statistics`.
+    """Read and verify statistics written by `save_statistics`; without the JSON beside them they speak for themselves.
 
     Raises:
-        StaleStatistics: the file or its JSON is missing, damaged or of another schema.
+        StaleStatistics: the file is missing, damaged, of another schema, or says nowhere what made it.
     """
+    beside = path.with_suffix(".json")
     try:
         payload = path.read_bytes()
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if described["schema"] != STATISTICS_SCHEMA:
-            raise StaleStatistics(f"{path}: schema `{described['schema']}`, expected `{STATISTICS_SCHEMA}`")
-        if hashlib.sha256(payload).hexdigest() != described["payload_sha256"]:
+        described = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+        if described is not None and described["payload_sha256"] != hashlib.sha256(payload).hexdigest():
             raise StaleStatistics(f"{path}: the content does not match its recorded SHA-256")
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             mean, covariance = arrays["mu"], arrays["sigma"]
+            described = json.loads(str(arrays[PROVENANCE])) if described is None else described
+        if described["schema"] != STATISTICS_SCHEMA:
+            raise StaleStatistics(f"{path}: schema `{described['schema']}`, expected `{STATISTICS_SCHEMA}`")
+        found = Statistics(
+            mean=mean,
+            covariance=covariance,
+            num_samples=int(described["num_samples"]),
+            protocol=described["protocol"],
+            dataset=described["dataset"],
+            split=described["split"],
+            dataset_fingerprint=described["dataset_fingerprint"],
+        )
+        if found.sha256 != described["sha256"]:
+            raise StaleStatistics(f"{path}: the moments do not match their recorded SHA-256")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise StaleStatistics(f"{path}: cannot be read: {error}", hint="remake it with `genbench stats`") from error
-    return Statistics(
-        mean=mean,
-        covariance=covariance,
-        num_samples=int(described["num_samples"]),
-        protocol=described["protocol"],
-        dataset=described["dataset"],
-        split=described["split"],
-        dataset_fingerprint=described["dataset_fingerprint"],
-    )
+    return found
+
+
+def describes_itself(path: Path) -> bool:
+    """Whether a file of statistics holds its own provenance, as `save_statistics` writes it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{PROVENANCE}.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 FEATURES: Registry[FeatureExtractor] = Registry("feature extractor", "features")

@@ -3,7 +3,7 @@
 Files of other programs hold numbers and nothing of what made them: whoever reads one has to say so,
 and a score against it says that its identity is not recorded.
 
-    genbench                            mu, sigma, a JSON beside them
+    genbench                            mu, sigma, their provenance, and a JSON beside them
     pytorch-fid, clean-fid, EDM         mu, sigma
     guided diffusion (ADM)              mu, sigma, mu_s, sigma_s of the spatial layer, arr_0 pictures
     EDM2, StyleGAN3                     a pickle: refused, since reading one runs the code in it
@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from genbench.core.errors import DataError, StaleStatistics
-from genbench.core.features import Statistics, load_statistics
+from genbench.core.features import Statistics, describes_itself, load_statistics
 from genbench.core.spec import Scalar
 
 NOT_RECORDED = "not recorded"
@@ -56,7 +56,7 @@ def read_statistics(
             f"{path}: a pickle runs code when it is read, expected an npz with `mu` and `sigma`",
             hint="where you trust the file, write its `mu` and `sigma` with `numpy.savez` in the program it is of",
         )
-    if path.with_suffix(".json").is_file():
+    if describes_itself(path) or path.with_suffix(".json").is_file():
         found = load_statistics(path)
         _sound(path, found.mean, found.covariance)
         return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -159,9 +159,14 @@ def compare_samples(
     skipped = inapplicable(chosen, gatherings)
     applied = {name: metric for name, metric in chosen.items() if name not in skipped}
     needs: frozenset[Need] = frozenset().union(*(metric.needs for metric in applied.values()))
-    both = _cut([gathering.evidence(needs) for gathering in gatherings])
+    whole = [_in_file_order(gathering.evidence(needs), gathering.samples) for gathering in gatherings]
+    both = _cut(whole)
     done = _compared(applied, both, skipped, groups)
-    odd = (f"{gathering.samples.label}: {said}" for gathering in gatherings for said in gathering.warnings())
+    odd = [f"{gathering.samples.label}: {said}" for gathering in gatherings for said in gathering.warnings()]
+    for gathering, evidence in zip(gatherings, whole, strict=True):
+        if _num_samples(evidence) > done.num_samples:
+            rest = f"{_num_samples(evidence) - done.num_samples} of {_num_samples(evidence)} samples"
+            odd.append(f"{gathering.samples.label}: the last {rest} are left out, so that both sides have as many")
     return dataclasses.replace(done, warnings=tuple(dict.fromkeys(odd)))
 
 
@@ -239,34 +244,52 @@ def _num_samples(evidence: Evidence) -> int:
     return next((len(part) for part in parts if part is not None), 0)
 
 
+def _in_file_order(evidence: Evidence, side: Side) -> Evidence:
+    """Rows of samples as they stand in their file or folder, which splits may have taken apart."""
+    if side.dataset is None:
+        return evidence
+    order = torch.from_numpy(np.argsort(side.pictures().file_order()))
+    return _changed(evidence, lambda rows: rows[order], apart=_NOT_BY_PICTURE)
+
+
 def _cut(both: list[Evidence]) -> list[Evidence]:
     """Both with as many samples as the smaller has: biases that depend on the count are then the same."""
     count = min(_num_samples(evidence) for evidence in both)
-    return [_kept(evidence, slice(0, count), None) for evidence in both]
+    return [_changed(evidence, lambda rows: rows[:count]) for evidence in both]
 
 
 def _without(evidence: Evidence, group: int, groups: int) -> Evidence:
     """Evidence without the rows of one group, of samples and of reference alike."""
-    return _kept(evidence, None, (group, groups))
+
+    def kept(rows: Tensor) -> Tensor:
+        return rows[_outside(len(rows), group, groups)]
+
+    return _changed(evidence, kept, real=kept)
 
 
-def _kept(evidence: Evidence, first: slice | None, left: tuple[int, int] | None) -> Evidence:
-    """Keep the first samples, or all rows outside a group."""
+def _changed(
+    evidence: Evidence,
+    sample: Callable[[Tensor], Tensor],
+    *,
+    real: Callable[[Tensor], Tensor] | None = None,
+    apart: frozenset[str] = frozenset(),
+) -> Evidence:
+    """Evidence with its rows of samples, and of the reference where `real` is given, put through a function.
 
-    def sample(rows: Tensor) -> Tensor:
-        return rows[first] if first is not None else rows[_outside(len(rows), left)]
-
-    def real(rows: Tensor) -> Tensor:
-        return rows if left is None else rows[_outside(len(rows), left)]
-
+    Args:
+        evidence: to be changed.
+        sample: of rows of samples.
+        real: of rows of the reference; None leaves them.
+        apart: kinds of evidence that are left as they are.
+    """
     changes: dict[str, object] = {}
     for name, cuts in {**_SAMPLES, **_REFERENCES}.items():
         part = vars(evidence)[name]
-        if part is None:
+        if part is None or name in apart:
             continue
-        rows = {field: vars(part)[field] for field in cuts}
-        kept = {field: sample(value) for field, value in rows.items() if value is not None and field != "reference"}
-        if rows.get("reference") is not None:
+        rows = {field: vars(part)[field] for field in cuts if vars(part)[field] is not None}
+        kept = {field: sample(value) for field, value in rows.items() if field != "reference"}
+        if "reference" in rows and real is not None:
             kept["reference"] = real(rows["reference"])
         changes[name] = dataclasses.replace(part, **kept)
     if evidence.factors is not None:
@@ -294,8 +317,10 @@ _SAMPLES = {
 }
 
 
-def _outside(count: int, left: tuple[int, int] | None) -> Tensor:
+_NOT_BY_PICTURE = frozenset({"pairs", "class_pairs", "reconstructions", "vectors"})
+"""Rows that are pairs of pictures, stand in file order already, or are no pictures."""
+
+
+def _outside(count: int, group: int, groups: int) -> Tensor:
     """Whether each row is outside the group: (count,) bool; groups are equal in size, up to one row, and random."""
-    assert left is not None
-    group, groups = left
     return torch.from_numpy(np.random.default_rng(_GROUP_SEED).permutation(count) % groups != group)

@@ -17,6 +17,7 @@ from genbench.core.metric import (
     ReconstructionEvidence,
     VectorEvidence,
 )
+from genbench.core.statistics import NOT_RECORDED
 from genbench.evaluation.extraction import merged_predictions, read_factors
 from genbench.evaluation.inspect_samples import Inspection
 from genbench.evaluation.layers import Layers
@@ -112,11 +113,22 @@ class Gathering:
             self.inspection.add_names(samples.pictures().names())
             if left_out := samples.dataset.skipped():
                 found.append(f"{len(left_out)} unreadable samples were left out: {'; '.join(left_out)}")
+        found += [f"{what} is the reference itself" for what in self._repeated()]
+        found += [
+            f"{side.label} does not say what made its moments: taken as those of `{self._sources.extractor_name}`"
+            for side in (samples, self._sources.reference)
+            if side.statistics is not None and side.statistics.protocol.get("identity") == NOT_RECORDED
+        ]
         if self._doubly_known:
             found.append(f"the moments in {samples.label} are not used: its pictures are the samples")
         if self._sources.why_no_moments is not None:
             found.append(self._sources.why_no_moments)
         return (*found, *self.inspection.warnings())
+
+    def _repeated(self) -> list[str]:
+        """Sides that are the same pictures or features as the reference: such scores say nothing of a model."""
+        sides = {"the set of samples": self.samples, "held-out data": self._sources.held_out}
+        return [what for what, side in sides.items() if side is not None and side.same_as(self._sources.reference)]
 
     def _factors(self, *, prompted: bool) -> FactorEvidence:
         dataset, captions, extractor = self._sources.reference.dataset, self._sources.captions, self._sources.extractor
@@ -133,7 +145,8 @@ class Gathering:
 
     def _reconstructions(self) -> ReconstructionEvidence:
         assert self._sources.originals is not None
-        made, real = self.samples.pictures().images(), self._sources.originals.pictures().images()
+        made = self.samples.pictures().images_in_file_order()
+        real = self._sources.originals.pictures().images_in_file_order()
         if made.shape != real.shape:
             raise SampleError(
                 f"{len(made)} reconstructions of shape {tuple(made.shape[1:])} stand beside {len(real)} originals of "

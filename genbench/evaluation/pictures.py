@@ -49,6 +49,10 @@ class Pictures:
         """Place (N,) of each picture in its file or folder, which splits may have taken apart."""
         return np.argsort(np.argsort(self.names())) if len(self.rows) > 1 else np.arange(len(self))
 
+    def images_in_file_order(self) -> Tensor:
+        """All of them at once, as they stand in their file or folder: row i of one side belongs to row i of another."""
+        return self.images()[torch.from_numpy(np.argsort(self.file_order()))]
+
     def take(self, positions: np.ndarray) -> Pictures:
         """The pictures at the given positions, split by split."""
         kept, before = [], 0

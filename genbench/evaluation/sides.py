@@ -47,6 +47,14 @@ class Side:
         chosen = every_picture(self.dataset)
         return Pictures(self.dataset, tuple((split, rows) for split, rows in chosen.rows if split in self.splits))
 
+    def same_as(self, other: Side) -> bool:
+        """Whether both are the same pictures, or the same features."""
+        if self.dataset is not None and other.dataset is not None:
+            return self.splits == other.splits and self.dataset.fingerprint() == other.dataset.fingerprint()
+        if self.features is not None and other.features is not None:
+            return self.features.shape == other.features.shape and bool((self.features == other.features).all())
+        return False
+
 
 def read_side(given: Given, *, split: Split | None, features_given: bool, assumed: str = "inception_v3") -> Side:
     """Find out what was given.

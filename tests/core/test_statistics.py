@@ -33,6 +33,35 @@ def test_our_file_comes_back_as_it_was(tmp_path, ours):
         assert (found.num_samples, found.protocol, found.dataset) == (50, ours.protocol, "cifar10")
 
 
+def test_our_file_says_what_made_it_wherever_it_goes(tmp_path, ours):
+    save_statistics(ours, tmp_path / "a.npz")
+    moved = tmp_path / "elsewhere" / "b.npz"
+    moved.parent.mkdir()
+    moved.write_bytes((tmp_path / "a.npz").read_bytes())
+    found = read_statistics(moved, assume={"extractor": "clip"})
+    assert found.protocol == ours.protocol
+    assert (found.sha256, found.num_samples) == (ours.sha256, 50)
+
+
+def test_moments_that_are_not_those_described_inside_are_refused(tmp_path, ours):
+    save_statistics(ours, tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as arrays:
+        np.savez(tmp_path / "b.npz", **{**arrays, "mu": arrays["mu"] + 1.0})
+    with pytest.raises(StaleStatistics, match="moments do not match"):
+        read_statistics(tmp_path / "b.npz")
+
+
+def test_a_file_of_another_kind_is_not_overwritten(tmp_path, ours):
+    (tmp_path / "a.json").write_text('{"precious": 1}')
+    with pytest.raises(DataError, match="would be overwritten"):
+        save_statistics(ours, tmp_path / "a.npz")
+    assert (tmp_path / "a.json").read_text() == '{"precious": 1}'
+    assert not (tmp_path / "a.npz").exists()
+    (tmp_path / "a.json").unlink()
+    save_statistics(ours, tmp_path / "a.npz")
+    save_statistics(ours, tmp_path / "a.npz")  # its own may be renewed
+
+
 def test_our_file_is_refused_once_a_byte_or_its_description_is_changed(tmp_path, ours):
     path = tmp_path / "a.npz"
     save_statistics(ours, path)
