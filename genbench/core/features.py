@@ -155,7 +155,8 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
         "sha256": statistics.sha256,
     }
     buffer = io.BytesIO()
-    np.savez(buffer, mu=statistics.mean, sigma=statistics.covariance, **{PROVENANCE: np.array(json.dumps(described))})
+    said = np.array(json.dumps(described))
+    np.savez(buffer, mu=statistics.mean, sigma=statistics.covariance, genbench=said)  # named as PROVENANCE is
     payload = buffer.getvalue()
     described["payload_sha256"] = hashlib.sha256(payload).hexdigest()
     write_atomically(path, payload)

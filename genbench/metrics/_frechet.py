@@ -12,12 +12,13 @@ from genbench.core.features import Statistics
 from genbench.core.metric import FeatureEvidence
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._scores import scored
 from genbench.prob.frechet import BiasForm, FrechetResult, frechet, frechet_between
 from genbench.prob.intervals import Estimate, normal_interval
-from genbench.prob.moments import Moments, Rows, as_rows, moments_of
+from genbench.prob.moments import Moments, moments_of
 
-Side = Rows | Moments | Statistics
+Side = Features | Moments | Statistics
 """Features (N, F), or moments of them."""
 
 #: Features per sample above which the second-order correction leaves a bias that shows.
@@ -48,7 +49,7 @@ def fitted(side: Side, *, ddof: int) -> Fitted:
         count = side.num_samples
         shrunk = (count - 1) / (count - ddof) if count > 1 else 1.0
         return Fitted(side.mean, side.covariance if shrunk == 1.0 else side.covariance * shrunk, count)
-    moments = side if isinstance(side, Moments) else moments_of(side)
+    moments = side if isinstance(side, Moments) else moments_of(finite_rows(side, name="reference"))
     if moments.count < 2:
         raise ValueError(f"a Frechet distance needs at least 2 examples on each side, found {moments.count}")
     return Fitted(moments.mean, moments.covariance(ddof), moments.count)
@@ -62,9 +63,9 @@ def frechet_estimate(samples: Side, reference: Side, *, ddof: int, bias: BiasFor
     if isinstance(samples, (Moments, Statistics)):
         found, num = _from_moments(samples, second, ddof=ddof, bias=bias), fitted(samples, ddof=ddof).count
     else:
-        rows, others = as_rows(samples), None
+        rows, others = finite_rows(samples, name="samples").cpu().numpy(), None
         if bias == "fourth_moment" and not isinstance(reference, (Moments, Statistics)):
-            others = reference
+            others = finite_rows(reference, name="reference")
         num = len(rows)
         found = frechet(rows, second.mean, second.covariance, ddof=ddof, num2=second.count, bias=bias, reference=others)
     return _estimate(found, num, second, bias)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from genbench.core.metric import VectorEvidence
+from genbench.metrics._features import Features, finite_rows
 
-Array = np.ndarray | Tensor
+Array = Features
 """What the plain functions take."""
 
 
@@ -24,16 +23,16 @@ def checked_points(x: Array, y: Array, *, owner: str, points: int = 2) -> tuple[
     Raises:
         ValueError: shapes that do not fit, too few points, or values that are not finite.
     """
-    first, second = (torch.as_tensor(part).detach().cpu().double().numpy() for part in (x, y))
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.shape[1]:
+    first, second = (
+        finite_rows(part, name=name, what="points").cpu().double().numpy() for name, part in (("x", x), ("y", y))
+    )
+    if first.shape[1] != second.shape[1]:
         raise ValueError(f"{owner} needs points (N, D) and (M, D), found {first.shape} and {second.shape}")
     if min(len(first), len(second)) < points:
         raise ValueError(
             f"{owner} needs at least {points} samples and {points} reference points, found {len(first)} and "
             f"{len(second)}"
         )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ValueError(f"{owner} needs finite points, found NaN or infinity")
     return first, second
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, normal_interval
@@ -42,7 +43,7 @@ HOW_RECALL = f"bootstrap over reference, {DRAWS} draws, and half the delete-one 
 _BLOCK = 4096  # rows measured at once
 
 
-def alpha_precision(samples: Tensor, reference: Tensor, *, preset: Preset = "alaa", seed: int = 0) -> Estimate:
+def alpha_precision(samples: Features, reference: Features, *, preset: Preset = "alaa", seed: int = 0) -> Estimate:
     """Alpha-precision, at most about 1 (samples of the real law); a law far off has about 0.
 
     Formula and source: see the module.
@@ -54,8 +55,9 @@ def alpha_precision(samples: Tensor, reference: Tensor, *, preset: Preset = "ala
         seed: of the bootstrap.
 
     Raises:
-        ValueError: there is no sample, or fewer than 2 real examples.
+        ValueError: no sample, fewer than 2 real examples, or features that are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     _check(samples, reference)
     centre = reference.double().mean(dim=0)
     real, drawn = np.sort(_distances(reference, centre)), np.sort(_distances(samples, centre))
@@ -66,14 +68,15 @@ def alpha_precision(samples: Tensor, reference: Tensor, *, preset: Preset = "ala
     return Estimate(value, stderr, normal_interval(value, stderr, high=1.0), HOW_PRECISION)
 
 
-def beta_recall(samples: Tensor, reference: Tensor, *, preset: Preset = "alaa", seed: int = 0) -> Estimate:
+def beta_recall(samples: Features, reference: Features, *, preset: Preset = "alaa", seed: int = 0) -> Estimate:
     """Beta-recall, at most about 1: copies of the real examples; samples of the real law, as many, have about 1/2.
 
     Formula and source: see the module; arguments as of `alpha_precision`.
 
     Raises:
-        ValueError: there are fewer than 2 samples or real examples.
+        ValueError: fewer than 2 samples or real examples, or features as there.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     _check(samples, reference, least=2)
     nearest = nearest_neighbours(reference, samples, k=2)
     own = nearest_others(reference).squared[:, :1]

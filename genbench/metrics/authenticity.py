@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, share_interval
@@ -28,26 +29,31 @@ from genbench.prob.neighbours import nearest_neighbours, nearest_others
 HOW = "binomial over samples (Wilson); training examples held fixed"
 
 
-def authentic_samples(samples: Tensor, reference: Tensor) -> Tensor:
+def authentic_samples(samples: Features, reference: Features) -> Tensor:
     """Whether each sample is farther from its nearest training example than that one's neighbours: (N,) bool.
 
     Args:
         samples: (N, F) finite features.
         reference: (M, F) of training examples, M > 1.
+
+    Raises:
+        ValueError: features that are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     nearest = nearest_neighbours(samples, reference)
     own = nearest_others(reference).squared[:, 0]
     return nearest.squared[:, 0] > own[nearest.index[:, 0]]
 
 
-def authenticity(samples: Tensor, reference: Tensor) -> Estimate:
+def authenticity(samples: Features, reference: Features) -> Estimate:
     """Share of authentic samples, 0 .. 1; higher is better.
 
     Formula and source: see the module. Shapes as in `authentic_samples`.
 
     Raises:
-        ValueError: there is no sample, or only one training example.
+        ValueError: no sample, only one training example, or features that are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     if len(samples) < 1 or len(reference) < 2:
         raise ValueError(f"authenticity needs 1 sample and 2 examples, found {len(samples)} and {len(reference)}")
     share = float(authentic_samples(samples, reference).double().mean())

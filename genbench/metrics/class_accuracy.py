@@ -10,19 +10,23 @@ cover them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._scores import scored
 from genbench.metrics._share import share_estimate
 from genbench.prob.intervals import Estimate
 
 
-def class_accuracy(asked: Tensor, logits: Tensor) -> Estimate:
+def class_accuracy(asked: Sequence[int] | np.ndarray | Tensor, logits: Features) -> Estimate:
     """Share of samples whose most probable class is the one asked, 0 .. 1, with Wilson's interval.
 
     Of classes with equal logits the first counts as the most probable.
@@ -34,7 +38,8 @@ def class_accuracy(asked: Tensor, logits: Tensor) -> Estimate:
     Raises:
         ValueError: no sample, unequal counts, a class that the classifier does not know, or logits that are not finite.
     """
-    if asked.ndim != 1 or logits.ndim != 2 or len(asked) != len(logits) or len(asked) == 0:
+    asked, logits = torch.as_tensor(asked), finite_rows(logits, name="logits", what="logits")
+    if asked.ndim != 1 or len(asked) != len(logits) or len(asked) == 0:
         raise ValueError(
             "class accuracy needs the asked class (N,) and logits (N, C) of at least 1 sample, "
             f"found shapes {tuple(asked.shape)} and {tuple(logits.shape)}"
@@ -43,8 +48,6 @@ def class_accuracy(asked: Tensor, logits: Tensor) -> Estimate:
     low, high = int(asked.min()), int(asked.max())
     if low < 0 or high >= num_classes:
         raise ValueError(f"classes {low} .. {high} were asked, the classifier knows 0 .. {num_classes - 1}")
-    if not logits.isfinite().all():
-        raise ValueError("class accuracy needs finite logits, found NaN or infinity")
     return share_estimate(logits.argmax(dim=1) == asked.to(logits.device))
 
 

@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genbench.core.metric import CaptionEvidence, Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, mean_estimate
 
@@ -38,7 +40,7 @@ HESSEL_WEIGHT = 2.5
 _HOW = "spread over samples"
 
 
-def clip_score(images: Tensor, texts: Tensor, *, preset: Preset = "cosine") -> Estimate:
+def clip_score(images: Features, texts: Features, *, preset: Preset = "cosine") -> Estimate:
     """Mean similarity of samples to their captions, with the standard error of a mean over samples.
 
     -1 .. 1 for `cosine`, 0 .. 100 for `times100`, 0 .. 2.5 for `hessel`; the formulas stand at the head of this
@@ -52,14 +54,15 @@ def clip_score(images: Tensor, texts: Tensor, *, preset: Preset = "cosine") -> E
     Raises:
         ValueError: fewer than 2 samples, unequal shapes, or embeddings that are not finite or of length 0.
     """
-    cosines = (_directions(images, "samples") * _directions(texts, "captions", like=images)).sum(axis=1)
+    shown, asked = _embeddings(images, texts)
+    cosines = (_directions(shown, "samples") * _directions(asked, "captions", like=shown)).sum(axis=1)
     if preset == "cosine":
         return mean_estimate(cosines, how=_HOW, low=-1.0, high=1.0)
     weight = {"times100": 100.0, "hessel": HESSEL_WEIGHT}[preset]
     return mean_estimate(weight * np.maximum(cosines, 0.0), how=_HOW, low=0.0, high=weight)
 
 
-def ref_clip_score(images: Tensor, texts: Tensor, references: Tensor) -> Estimate:
+def ref_clip_score(images: Features, texts: Features, references: np.ndarray | Tensor) -> Estimate:
     """RefCLIPScore: harmonic mean of CLIP-S and the caption's similarity to the nearest reference, 0 .. 10/7.
 
     Args:
@@ -70,11 +73,14 @@ def ref_clip_score(images: Tensor, texts: Tensor, references: Tensor) -> Estimat
     Raises:
         ValueError: as `clip_score`, or references of another shape.
     """
+    images, texts = _embeddings(images, texts)
+    references = torch.as_tensor(references)
     if references.ndim != 3 or references.shape[1] == 0 or references.shape[::2] != images.shape:
         raise ValueError(
             f"reference captions of {len(images)} samples must have shape (N, R, E), found {tuple(references.shape)}"
         )
-    flat = _directions(references.flatten(0, 1), "reference captions").reshape(tuple(references.shape))
+    rows = finite_rows(references.flatten(0, 1), name="references", what="embeddings")
+    flat = _directions(rows, "reference captions").reshape(tuple(references.shape))
     asked = _directions(texts, "captions", like=images)
     shown = HESSEL_WEIGHT * np.maximum((_directions(images, "samples") * asked).sum(axis=1), 0.0)
     near = np.maximum(np.einsum("nre,ne->nr", flat, asked).max(axis=1), 0.0)
@@ -121,16 +127,22 @@ class CLIPScore(Metric):
         return scored(name, estimate, better="higher", num_samples=len(found.images), protocol=protocol)
 
 
+def _embeddings(images: Features, texts: Features) -> tuple[Tensor, Tensor]:
+    named = (("images", images), ("texts", texts))
+    shown, asked = (finite_rows(values, name=name, what="embeddings") for name, values in named)
+    return shown, asked
+
+
 def _directions(embeddings: Tensor, what: str, *, like: Tensor | None = None) -> np.ndarray:
     """Embeddings (N, E) of unit length, float64 before anything is summed."""
     expected = embeddings.shape if like is None else like.shape
-    if embeddings.ndim != 2 or len(embeddings) < 2 or embeddings.shape != expected:
+    if len(embeddings) < 2 or embeddings.shape != expected:
         raise ValueError(
             "a CLIP score needs embeddings (N, E) of at least 2 samples and as many of their captions, "
             f"found {what} of shape {tuple(embeddings.shape)}, expected {tuple(expected)}"
         )
-    values = embeddings.detach().double().cpu().numpy()
+    values = embeddings.double().cpu().numpy()
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    if not np.isfinite(values).all() or lengths.min() == 0.0:
-        raise ValueError(f"a CLIP score needs finite embeddings of positive length, found other ones of {what}")
+    if lengths.min() == 0.0:
+        raise ValueError(f"a CLIP score needs embeddings of positive length, found one of length 0 among {what}")
     return np.asarray(values / lengths)

@@ -18,12 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
 from genbench.prob.gaussian_kernel import gaussian_discrepancy, gaussian_discrepancy_biased
 from genbench.prob.intervals import Estimate
@@ -37,8 +37,8 @@ Estimator = Literal["v_statistic", "u_statistic"]
 
 
 def cmmd(
-    samples: np.ndarray | Tensor,
-    reference: np.ndarray | Tensor,
+    samples: Features,
+    reference: Features,
     *,
     estimator: Estimator = "v_statistic",
     sigma: float = SIGMA,
@@ -54,12 +54,12 @@ def cmmd(
         sigma: width of the kernel.
 
     Raises:
-        ValueError: a set is too small, the widths differ, or a row is zero.
+        ValueError: a set is too small, the widths differ, or a row is zero or not finite.
     """
-    x, y = (_unit_rows(part) for part in (samples, reference))
-    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+    x, y = (_unit_rows(part) for part in finite_features(samples=samples, reference=reference))
+    if min(len(x), len(y)) < 2:
         raise ValueError(
-            "CMMD needs embeddings of one width of at least 2 samples and 2 reference examples, "
+            "CMMD needs embeddings of at least 2 samples and 2 reference examples, "
             f"found {tuple(x.shape)} and {tuple(y.shape)}"
         )
     if estimator == "v_statistic":
@@ -126,10 +126,8 @@ class CMMD(Metric):
         return (score,)
 
 
-def _unit_rows(features: np.ndarray | Tensor) -> Tensor:
-    rows = torch.as_tensor(features).detach().double()
-    if rows.ndim != 2:
-        raise ValueError(f"CMMD needs embeddings (N, F), found {tuple(rows.shape)}")
+def _unit_rows(features: Tensor) -> Tensor:
+    rows = features.double()
     if not (rows.norm(dim=1) > 0.0).all():
         raise ValueError("CMMD needs embeddings with a direction, found a row of zeros")
     return torch.nn.functional.normalize(rows, dim=1, eps=0.0)

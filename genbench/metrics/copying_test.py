@@ -26,6 +26,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
 from genbench.metrics._held_out import sizes, with_held_out
 from genbench.prob.intervals import Estimate, normal_interval
@@ -41,7 +42,7 @@ _STARTS = 10
 
 
 def copying_test(
-    samples: Tensor, reference: Tensor, held_out: Tensor, *, num_cells: int = 3, seed: int = 0
+    samples: Features, reference: Features, held_out: Features, *, num_cells: int = 3, seed: int = 0
 ) -> dict[str, Estimate]:
     """`copying_test` (a z-score, any real number) and `copying_p` (0 .. 1).
 
@@ -55,8 +56,10 @@ def copying_test(
         seed: of k-means and of the principal components.
 
     Raises:
-        ValueError: no cell has more than 20 samples, or a cell has no held-out example.
+        ValueError: no cell has more than 20 samples, a cell has no held-out example, or features are not finite or
+            of unequal widths.
     """
+    samples, reference, held_out = finite_features(samples=samples, reference=reference, held_out=held_out)
     train, unseen, drawn = _components(reference, held_out, samples, seed=seed)
     if len(train) < num_cells:
         raise ValueError(f"{num_cells} cells need as many training examples, found {len(train)}")

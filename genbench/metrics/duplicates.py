@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from scipy import stats
-from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
 from genbench.metrics._held_out import sizes, with_held_out
 from genbench.prob.intervals import Estimate, share_interval
@@ -30,7 +30,9 @@ from genbench.prob.neighbours import nearest_neighbours
 HOW = "binomial over samples (Wilson); training examples and threshold held fixed"
 
 
-def duplicates(samples: Tensor, reference: Tensor, held_out: Tensor, *, quantile: float = 0.001) -> dict[str, Estimate]:
+def duplicates(
+    samples: Features, reference: Features, held_out: Features, *, quantile: float = 0.001
+) -> dict[str, Estimate]:
     """`exact_duplicates`, `near_duplicates` and `near_duplicates_p`, each 0 .. 1, by name.
 
     Formulas: see the module.
@@ -42,8 +44,9 @@ def duplicates(samples: Tensor, reference: Tensor, held_out: Tensor, *, quantile
         quantile: q, above 0 and below 1.
 
     Raises:
-        ValueError: a set is empty.
+        ValueError: a set is empty, or features are not finite or of unequal widths.
     """
+    samples, reference, held_out = finite_features(samples=samples, reference=reference, held_out=held_out)
     if min(len(samples), len(reference), len(held_out)) < 1:
         counts = f"{len(samples)}, {len(reference)} and {len(held_out)}"
         raise ValueError(f"found {counts} samples, training and held-out examples, expected at least 1 of each")

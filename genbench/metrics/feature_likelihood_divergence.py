@@ -26,6 +26,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes, some_of, with_held_out
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, mean_estimate
@@ -36,7 +37,7 @@ HOW = "spread over held-out examples, against the baseline's on the same ones; b
 
 
 def feature_likelihood_divergence(
-    samples: Tensor, reference: Tensor, held_out: Tensor, *, max_samples: int = 10_000, seed: int = 0
+    samples: Features, reference: Features, held_out: Features, *, max_samples: int = 10_000, seed: int = 0
 ) -> Estimate:
     """FLD in hundredths of a nat per dimension: 0 as good as training data, larger is worse, any real number.
 
@@ -50,8 +51,10 @@ def feature_likelihood_divergence(
         seed: of thinning, and of the halves of the training data.
 
     Raises:
-        ValueError: too few points, or held-out features that are all constant.
+        ValueError: too few points, held-out features that are all constant, or features that are not finite or of
+            unequal widths.
     """
+    samples, reference, held_out = finite_features(samples=samples, reference=reference, held_out=held_out)
     if len(samples) < 1 or min(len(reference), len(held_out)) < 2:
         counts = f"{len(samples)}, {len(reference)} and {len(held_out)}"
         raise ValueError(f"found {counts} samples, training and held-out examples, expected at least 1, 2 and 2")

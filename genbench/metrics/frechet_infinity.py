@@ -22,17 +22,17 @@ import numpy as np
 from genbench.core.features import Statistics
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._frechet import Side, counted, fitted, sides
 from genbench.metrics._scores import named, scored
 from genbench.prob.frechet import frechet, frechet_distances_to
 from genbench.prob.intervals import Estimate, normal_interval
-from genbench.prob.moments import Rows, as_rows
 
 HOW = "standard error of the line's intercept and delta method over samples, in quadrature; reference held fixed"
 
 
 def frechet_infinity(
-    samples: Rows, reference: Side, *, min_samples: int = 5000, num_points: int = 15, seed: int = 0
+    samples: Features, reference: Side, *, min_samples: int = 5000, num_points: int = 15, seed: int = 0
 ) -> Estimate:
     """Squared Frechet distance at infinitely many samples, with a 95 % interval; may come out negative.
 
@@ -48,7 +48,7 @@ def frechet_infinity(
     Raises:
         ValueError: there are too few samples, a setting is out of range, or something is not finite.
     """
-    rows = as_rows(samples)
+    rows = finite_rows(samples, name="samples").cpu().numpy()
     if min_samples < 2 or num_points < 3:
         raise ValueError(f"expected at least 2 samples and 3 points, found {min_samples} and {num_points}")
     if len(rows) <= min_samples:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._scores import named, scored
 from genbench.prob.intervals import Estimate, normal_interval
 
@@ -57,7 +58,7 @@ class PartScores:
     """(P,) float64, NaN for a part of one sample."""
 
 
-def inception_score(logits: np.ndarray | Tensor, *, preset: Preset = "torch-fidelity") -> Estimate:
+def inception_score(logits: Features, *, preset: Preset = "torch-fidelity") -> Estimate:
     """Mean over parts, weighted by their sizes where they differ by more than one sample: 1 .. C.
 
     Args:
@@ -65,8 +66,9 @@ def inception_score(logits: np.ndarray | Tensor, *, preset: Preset = "torch-fide
         preset: which parts; see the module.
 
     Raises:
-        ValueError: there are too few samples.
+        ValueError: there are too few samples, or logits that are not finite.
     """
+    logits = finite_rows(logits, name="logits", what="logits")
     parts = inception_score_parts(logits, preset=preset)
     weights = parts.sizes / parts.sizes.sum() if preset == "adm" else np.full(len(parts.sizes), 1.0 / len(parts.sizes))
     value = float(weights @ parts.values)
@@ -76,7 +78,7 @@ def inception_score(logits: np.ndarray | Tensor, *, preset: Preset = "torch-fide
     return Estimate(value, stderr, normal_interval(value, stderr, low=1.0, high=float(logits.shape[1])), HOW)
 
 
-def inception_score_parts(logits: np.ndarray | Tensor, *, preset: Preset = "torch-fidelity") -> PartScores:
+def inception_score_parts(logits: Features, *, preset: Preset = "torch-fidelity") -> PartScores:
     """The score of each part; the standard deviation of `values` (ddof 0) is what other codes print.
 
     Args:
@@ -84,11 +86,11 @@ def inception_score_parts(logits: np.ndarray | Tensor, *, preset: Preset = "torc
         preset: which parts; see the module.
 
     Raises:
-        ValueError: there are too few samples.
+        ValueError: there are too few samples, or logits that are not finite.
     """
-    given = torch.as_tensor(logits).detach().cpu()
+    given = finite_rows(logits, name="logits", what="logits").cpu()
     least = NUM_PARTS if preset in ("torch-fidelity", "openai") else 2
-    if given.ndim != 2 or len(given) < least or given.shape[1] < 1:
+    if len(given) < least:
         raise ValueError(
             f"an Inception score ({preset}) needs logits of at least {least} samples, found {tuple(given.shape)}"
         )

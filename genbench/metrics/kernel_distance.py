@@ -31,6 +31,7 @@ from torch import Tensor
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import INCEPTION, scored
 from genbench.prob.discrepancy import SubsetDiscrepancies, draw_subsets
 from genbench.prob.gaussian_kernel import gaussian_discrepancy, gaussian_subset_mean
@@ -81,8 +82,8 @@ RULES: dict[Preset, SubsetRule] = {
 
 
 def kernel_distance(
-    samples: np.ndarray | Tensor,
-    reference: np.ndarray | Tensor,
+    samples: Features,
+    reference: Features,
     *,
     kernel: KernelName = "cubic",
     sigma: float = SIGMA,
@@ -99,9 +100,10 @@ def kernel_distance(
         sigma: width of `rbf`.
 
     Raises:
-        ValueError: a set is too small, or the widths differ.
+        ValueError: a set is too small, the widths differ, or features are not finite.
     """
-    _check_shapes(samples, reference, least=2)
+    samples, reference = finite_features(samples=samples, reference=reference)
+    _check_counts(samples, reference, least=2)
     if kernel == "cubic":
         found = mean_discrepancy(samples, reference)
     else:
@@ -110,8 +112,8 @@ def kernel_distance(
 
 
 def kernel_distance_of_subsets(
-    samples: np.ndarray | Tensor,
-    reference: np.ndarray | Tensor,
+    samples: Features,
+    reference: Features,
     *,
     rule: SubsetRule,
     kernel: KernelName = "cubic",
@@ -127,9 +129,10 @@ def kernel_distance_of_subsets(
         sigma: width of `rbf`.
 
     Raises:
-        ValueError: a set is too small, or the widths differ.
+        ValueError: a set is too small, the widths differ, or features are not finite.
     """
-    _check_shapes(samples, reference, least=rule.least)
+    samples, reference = finite_features(samples=samples, reference=reference)
+    _check_counts(samples, reference, least=rule.least)
     n, m = len(samples), len(reference)
     draws = draw_subsets(
         n,
@@ -239,12 +242,9 @@ class KernelDistance(Metric):
         }
 
 
-def _check_shapes(samples: np.ndarray | Tensor, reference: np.ndarray | Tensor, *, least: int) -> None:
-    shapes = tuple(samples.shape), tuple(reference.shape)
-    if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1] or not shapes[0][1]:
-        raise ValueError(f"a kernel distance needs two matrices of one width, found {shapes[0]} and {shapes[1]}")
-    if min(shapes[0][0], shapes[1][0]) < least:
+def _check_counts(samples: Tensor, reference: Tensor, *, least: int) -> None:
+    if min(len(samples), len(reference)) < least:
         raise ValueError(
             f"a kernel distance needs features of at least {least} samples and {least} reference examples, "
-            f"found {shapes[0][0]} and {shapes[1][0]}"
+            f"found {len(samples)} and {len(reference)}"
         )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Better, Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes
 from genbench.metrics._scores import named, scored
 from genbench.prob.frechet import frechet, frechet_influence
@@ -35,7 +36,7 @@ _TINY = 1e-15
 """Added to d in the denominator, as in the competition's code."""
 
 
-def cosine_distances(samples: Tensor, reference: Tensor) -> Tensor:
+def cosine_distances(samples: Features, reference: Features) -> Tensor:
     """Least 1 - |cos| of each sample to a training example: (N,) float64, 0 .. 1, NaN for samples of all zeros.
 
     Args:
@@ -43,8 +44,9 @@ def cosine_distances(samples: Tensor, reference: Tensor) -> Tensor:
         reference: (M, F).
 
     Raises:
-        ValueError: all samples or all examples are zeros.
+        ValueError: all samples or all examples are zeros, or features are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     x, y = _directions(samples), _directions(reference)
     if not len(x) or not len(y):
         raise ValueError("a memorisation distance needs features that are not all zero")
@@ -56,7 +58,7 @@ def cosine_distances(samples: Tensor, reference: Tensor) -> Tensor:
     return distances
 
 
-def mifid(samples: Tensor, reference: Tensor, *, threshold: float = 0.1) -> dict[str, Estimate]:
+def mifid(samples: Features, reference: Features, *, threshold: float = 0.1) -> dict[str, Estimate]:
     """`mifid` (at least 0; lower is better) and `memorisation_distance` (0 .. 1; higher is better).
 
     Formula and source: see the module.
@@ -67,8 +69,9 @@ def mifid(samples: Tensor, reference: Tensor, *, threshold: float = 0.1) -> dict
         threshold: d from which on nothing is divided.
 
     Raises:
-        ValueError: fewer than 2 points in a set, or a set of zeros.
+        ValueError: fewer than 2 points in a set, a set of zeros, or features that are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     if min(len(samples), len(reference)) < 2:
         raise ValueError(f"found {len(samples)} samples and {len(reference)} examples, expected at least 2 of each")
     distances = cosine_distances(samples, reference).cpu().numpy()

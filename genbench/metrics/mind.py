@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import named, scored
 from genbench.prob.intervals import Estimate, normal_interval
 from genbench.prob.sliced import random_directions, sliced_distance_along
@@ -35,8 +35,8 @@ Preset = Literal["torch-fidelity", "quantiles"]
 
 
 def mind(
-    samples: np.ndarray | Tensor,
-    reference: np.ndarray | Tensor,
+    samples: Features,
+    reference: Features,
     *,
     num_directions: int = 1000,
     seed: int = SEED,
@@ -54,12 +54,12 @@ def mind(
         preset: what happens to sets of unequal size.
 
     Raises:
-        ValueError: a set or the number of directions is too small, or the widths differ.
+        ValueError: a set or the number of directions is too small, the widths differ, or features are not finite.
     """
-    x, y = (torch.as_tensor(part).detach().cpu() for part in (samples, reference))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y), num_directions) < 2:
+    x, y = (part.cpu() for part in finite_features(samples=samples, reference=reference))
+    if min(len(x), len(y), num_directions) < 2:
         raise ValueError(
-            "MIND needs features of one width of at least 2 samples and 2 reference examples, and 2 directions, "
+            "MIND needs features of at least 2 samples and 2 reference examples, and 2 directions, "
             f"found {tuple(x.shape)}, {tuple(y.shape)} and {num_directions}"
         )
     generator = torch.Generator().manual_seed(seed)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
 from genbench.metrics._held_out import sizes, some_of, with_held_out
 from genbench.prob.intervals import Estimate, share_interval
@@ -33,7 +33,9 @@ HOW = "over samples in clusters by nearest real example (Wilson with the effecti
 HOW_RATIO = "order statistics of the median over samples, with the effective number of clusters"
 
 
-def neighbour_ratio(samples: Tensor, reference: Tensor, held_out: Tensor, *, seed: int = 0) -> dict[str, Estimate]:
+def neighbour_ratio(
+    samples: Features, reference: Features, held_out: Features, *, seed: int = 0
+) -> dict[str, Estimate]:
     """`closer_to_train` (0 .. 1; 0.5 without memorisation) and `neighbour_ratio` (at least 0; about 1).
 
     Formulas and source: see the module. A ratio of two zero distances is 1.
@@ -45,9 +47,10 @@ def neighbour_ratio(samples: Tensor, reference: Tensor, held_out: Tensor, *, see
         seed: of the choice of examples from the larger set.
 
     Raises:
-        ValueError: one of the sets is empty, or more than half of the samples equal a held-out example and
-            no training example, so that the median ratio is infinite.
+        ValueError: one of the sets is empty, features are not finite or of unequal widths, or more than half of the
+            samples equal a held-out example and no training example, so that the median ratio is infinite.
     """
+    samples, reference, held_out = finite_features(samples=samples, reference=reference, held_out=held_out)
     num = min(len(reference), len(held_out))
     if num < 1 or len(samples) < 1:
         raise ValueError(f"found {len(samples)} samples and {num} real examples on one side, expected at least 1")

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
 from genbench.prob.balls import mutual_balls
 from genbench.prob.intervals import Estimate, normal_interval, share_interval
@@ -46,7 +47,9 @@ _LEAST_SUM = 1e-5
 """Least denominator of the F score, as in torch-fidelity."""
 
 
-def precision_recall(samples: Tensor, reference: Tensor, *, k: int = 3, edge: Edge = "included") -> dict[str, Estimate]:
+def precision_recall(
+    samples: Features, reference: Features, *, k: int = 3, edge: Edge = "included"
+) -> dict[str, Estimate]:
     """Precision, recall and coverage (0 .. 1) and density (at least 0, may exceed 1), by name.
 
     Formulas and sources: see the module. Comparisons are exact for features that are exact.
@@ -58,8 +61,9 @@ def precision_recall(samples: Tensor, reference: Tensor, *, k: int = 3, edge: Ed
         edge: whether a point on the edge of a ball is in it, for precision and recall.
 
     Raises:
-        ValueError: k is below 1, or a set has not more than k points.
+        ValueError: k is below 1, a set has not more than k points, or features are not finite or of unequal widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     if k < 1 or min(len(samples), len(reference)) <= k:
         raise ValueError(f"k is {k}, expected at least 1 and less than {len(samples)} and {len(reference)} points")
     real, drawn = mutual_balls(samples, reference, k=k)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate
 from genbench.prob.neighbours import nearest_neighbours, squared_radii
@@ -34,7 +35,7 @@ _TINY = 1e-5
 """Added to squared distances under `kynkaat`."""
 
 
-def realism_of_samples(samples: Tensor, reference: Tensor, *, k: int = 3, preset: Preset = "paper") -> Tensor:
+def realism_of_samples(samples: Features, reference: Features, *, k: int = 3, preset: Preset = "paper") -> Tensor:
     """Realism of each sample: (N,) float64, at least 0, infinite where a sample equals a real example.
 
     Args:
@@ -44,8 +45,10 @@ def realism_of_samples(samples: Tensor, reference: Tensor, *, k: int = 3, preset
         preset: see the module.
 
     Raises:
-        ValueError: k is below 1 or the reference has not more than k examples.
+        ValueError: k is below 1, the reference has not more than k examples, or features are not finite or of unequal
+            widths.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     if k < 1 or len(reference) <= k:
         raise ValueError(f"k is {k}, expected at least 1 and less than {len(reference)} real examples")
     radii = squared_radii(reference, k)
@@ -61,7 +64,7 @@ def realism_of_samples(samples: Tensor, reference: Tensor, *, k: int = 3, preset
     return nearest.squared[:, 0].rsqrt()
 
 
-def realism(samples: Tensor, reference: Tensor, *, k: int = 3, preset: Preset = "paper") -> Estimate:
+def realism(samples: Features, reference: Features, *, k: int = 3, preset: Preset = "paper") -> Estimate:
     """Median realism of the samples, at least 0; higher is better.
 
     Formula and source: see the module. Arguments as in `realism_of_samples`.

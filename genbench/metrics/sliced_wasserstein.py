@@ -13,12 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
-from torch import Tensor
-
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
+from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate
 from genbench.prob.sliced import gaussian_sliced_wasserstein, root_estimate, sliced_distance
@@ -29,7 +27,7 @@ HOW = "delta method over both sets, plus spread over directions; small-sample bi
 
 
 def sliced_wasserstein(
-    samples: np.ndarray | Tensor, reference: np.ndarray | Tensor, *, num_directions: int = 1000, seed: int = SEED
+    samples: Features, reference: Features, *, num_directions: int = 1000, seed: int = SEED
 ) -> Estimate:
     """Sliced 2-Wasserstein distance, not squared; >= 0, biased upwards by few samples.
 
@@ -42,8 +40,9 @@ def sliced_wasserstein(
         seed: of the directions.
 
     Raises:
-        ValueError: a set or the number of directions is too small, or the widths differ.
+        ValueError: a set or the number of directions is too small, the widths differ, or features are not finite.
     """
+    samples, reference = finite_features(samples=samples, reference=reference)
     if min(len(samples), len(reference), num_directions) < 2:
         raise ValueError(
             "a sliced Wasserstein distance needs at least 2 samples, 2 reference examples and 2 directions, "

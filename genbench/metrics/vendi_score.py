@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from scipy.linalg import blas
 from scipy.special import logsumexp
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
 from genbench.core.record import Score
+from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._scores import scored
 from genbench.prob.intervals import Estimate, normal_interval
 from genbench.prob.tridiagonal import tridiagonal
@@ -42,7 +42,7 @@ _BLOCK = 4096
 """Rows promoted to float64 at once."""
 
 
-def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
+def vendi_score(samples: Features, *, q: float = 1.0) -> Estimate:
     """Effective number of different rows: 1 .. min(N, F).
 
     Formula and sources: see the module.
@@ -52,11 +52,11 @@ def vendi_score(samples: np.ndarray | Tensor, *, q: float = 1.0) -> Estimate:
         q: order, 0 .. infinity; small orders count rare kinds as much as frequent ones.
 
     Raises:
-        ValueError: fewer than 2 samples, a row of zeros, or q below 0.
+        ValueError: fewer than 2 samples, a row of zeros, features that are not finite, or q below 0.
     """
     _check_order(q)
-    x = torch.as_tensor(samples).detach().cpu()
-    if x.ndim != 2 or len(x) < 2:
+    x = finite_rows(samples, name="samples").cpu()
+    if len(x) < 2:
         raise ValueError(f"a Vendi score needs features of at least 2 samples, found {tuple(x.shape)}")
     num, size = x.shape
     form = tridiagonal(_covariance(x) if num > size else _cosines(x))
