@@ -113,6 +113,8 @@ def _print(done: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from genbench.evaluation.evaluate import by_reason
+
     console = Console(highlight=False)
     table = Table("score", "first", "second", "first - second", "95 % interval", "p (Holm)", "better", box=None)
     for row in done.differences:
@@ -128,7 +130,7 @@ def _print(done: Comparison) -> None:
         )
     console.print(table)
     console.print(f"{done.num_samples} samples a side; {done.how}", markup=False)
-    for name, reason in done.skipped.items():
-        console.print(f"{name}: skipped: {reason}", markup=False)
+    for reason, names in by_reason(done.skipped).items():
+        console.print(f"{', '.join(names)}: skipped: {reason}", markup=False)
     for warning in done.warnings:
         sys.stderr.write(f"warning: {warning}\n")

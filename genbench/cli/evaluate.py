@@ -174,12 +174,21 @@ def features_of(options: argparse.Namespace) -> Ref:
 
 
 def device_of(name: str) -> str:
-    """`auto` is the first accelerator, else the processor."""
-    if name != "auto":
+    """`auto` is the first accelerator, else the processor.
+
+    Raises:
+        SettingError: `cuda` was asked for and there is none.
+    """
+    if name == "cpu":
         return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    usable = torch.cuda.is_available()
+    if name == "cuda" and not usable:
+        raise SettingError(
+            "`--device cuda`: no NVIDIA driver, or torch was built without CUDA", hint="`genbench doctor` shows both"
+        )
+    return "cuda" if usable else "cpu"
 
 
 @contextlib.contextmanager
@@ -206,19 +215,16 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def split_names(names: str) -> list[str]:
     """Names at top-level commas: settings in brackets hold commas of their own."""
-    parts, depth = [""], 0
-    for char in names:
-        depth += (char == "[") - (char == "]")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
+    from genbench.evaluation.evaluate import names_in
+
+    return names_in(names)
 
 
 def _print(done: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from genbench.evaluation.evaluate import by_reason
 
     console = Console(highlight=False)
     table = Table("score", "value", "95 % interval", "samples", "reference", box=None)
@@ -228,7 +234,7 @@ def _print(done: Evaluation) -> None:
         counts = (str(score.num_samples), str(score.num_reference or "-"))
         table.add_row(f"{score.name} {arrow}", f"{score.value:.4g}", interval, *counts)
     console.print(table)
-    for name, reason in done.skipped.items():
-        console.print(f"{name}: skipped: {reason}", markup=False)
+    for reason, names in by_reason(done.skipped).items():
+        console.print(f"{', '.join(names)}: skipped: {reason}", markup=False)
     for warning in done.warnings:
         sys.stderr.write(f"warning: {warning}\n")

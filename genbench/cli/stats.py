@@ -27,13 +27,13 @@ def run(options: argparse.Namespace) -> int:
     from genbench.core.errors import SettingError
     from genbench.core.features import build_features, save_statistics
     from genbench.evaluation.reference import compute_statistics
-    from genbench.evaluation.sides import read_side
+    from genbench.evaluation.sides import read_reference
 
     if options.output.suffix != ".npz":
         raise SettingError(f"`{options.output}`: statistics are .npz files", hint=f"-o {options.output}.npz")
     if options.num_examples < 2:
         raise SettingError(f"`--num-examples {options.num_examples}`: a covariance needs at least 2")
-    side = read_side(options.reference, split=options.split, features_given=False)
+    side = read_reference(options.reference, split=options.split, features_given=False)
     if side.dataset is None or side.ref is None:
         raise SettingError(f"`{options.reference}` holds statistics already; they are made from images")
     with progress() as tell:

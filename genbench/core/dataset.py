@@ -141,6 +141,11 @@ class Dataset(ABC):
         """Files that were left out because they cannot be read, each with its reason."""
         return ()
 
+    @property
+    def divided_by_owner(self) -> bool:
+        """Whether the user has set `test` apart; False where it is only a part that the reader puts aside."""
+        return False
+
     def combinations(self, split: Split) -> np.ndarray | None:
         """Every combination of factor values that a split can show, without repeats.
 

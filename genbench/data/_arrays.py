@@ -50,6 +50,8 @@ class Extremes(NamedTuple):
 
     lowest: float
     highest: float
+    whole: bool = False
+    """They are floats, and each is a whole number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,15 @@ class StoredImages:
         """Extremes of the whole array, found to be in range; None where no value can be outside."""
         if not len(self) or (self.array.dtype == np.uint8 and self.levels == 256 and self.value_range == "uint8"):
             return None
-        blocks = (self.array[start : start + self._step] for start in range(0, len(self), self._step))
-        low, high = zip(*((float(block.min()), float(block.max())) for block in blocks), strict=True)
-        found = Extremes(float(np.min(low)), float(np.max(high)))  # NaN stays NaN
+        low, high = zip(*((float(block.min()), float(block.max())) for block in self._stored()), strict=True)
+        whole = self.array.dtype.kind == "f" and all(bool((np.rint(block) == block).all()) for block in self._stored())
+        found = Extremes(float(np.min(low)), float(np.max(high)), whole)  # NaN stays NaN
         check_range(found, self.array.dtype, self.value_range, self.levels, self.where)
         return found
+
+    def _stored(self) -> Iterator[np.ndarray]:
+        """The array as it is, a few images at a time."""
+        return (self.array[start : start + self._step] for start in range(0, len(self), self._step))
 
     def _levels(self, values: np.ndarray) -> np.ndarray:
         if self.value_range == "uint8":
@@ -244,20 +250,27 @@ def check_range(found: Extremes, kind: np.dtype, value_range: ValueRange, levels
     least = 0.0 if value_range == "unit" else -1.0
     if found.lowest < least - _TOLERANCE or found.highest > 1.0 + _TOLERANCE:
         raise DataError(
-            f"{where} holds {spread}, expected {least:g} .. 1 for `value_range={value_range}`", hint=_advice(found)
+            f"{where} holds {spread}, expected {least:g} .. 1 for `value_range={value_range}`",
+            hint=_advice(found, where),
         )
     if value_range == "signed" and found.lowest >= 0.0:
         raise DataError(
             f"{where} has no value below 0 ({spread}), though it is said to lie in -1 .. 1",
-            hint="`value_range=unit` is for values in 0 .. 1",
+            hint=f"values in 0 .. 1 are read as {_setting('unit', where)}",
         )
 
 
 def _check_whole(found: Extremes, kind: np.dtype, levels: int, where: str) -> None:
+    if kind.kind == "f" and found.whole and found.lowest >= 0 and 1 < found.highest < levels:
+        raise DataError(
+            f"{where} holds whole numbers {found.lowest:.0f} .. {found.highest:.0f} stored as floats ({kind}), "
+            "expected a type of whole numbers",
+            hint=_advice(found, where),
+        )
     if kind.kind == "f":
         raise DataError(
             f"{where} holds floats {found.lowest:.4g} .. {found.highest:.4g}, expected whole numbers 0 .. {levels - 1}",
-            hint=_advice(found),
+            hint=_advice(found, where),
         )
     if found.lowest < 0 or found.highest >= levels:
         hint = "reduce the values to 8 bits, and say how" if levels == 256 else "set `levels`"
@@ -265,12 +278,20 @@ def _check_whole(found: Extremes, kind: np.dtype, levels: int, where: str) -> No
         raise DataError(f"{where} holds {spread}, expected 0 .. {levels - 1}", hint=hint)
 
 
-def _advice(found: Extremes) -> str:
+def _setting(value_range: ValueRange, where: str) -> str:
+    """The file with the setting, as it is to be written: an `.npz` names its array behind the path."""
+    return f"`{where.partition(': `')[0]}[value_range={value_range}]`"
+
+
+def _advice(found: Extremes, where: str) -> str:
     """What to do about values, by the range in which they lie."""
     if found.lowest >= 0.0 and found.highest <= 1.0 + _TOLERANCE:
-        return "values in 0 .. 1 are read with `value_range=unit`"
+        return f"values in 0 .. 1 are read as {_setting('unit', where)}"
     if found.lowest >= -1.0 - _TOLERANCE and found.highest <= 1.0 + _TOLERANCE:
-        return "values in -1 .. 1 are read with `value_range=signed`"
+        return f"values in -1 .. 1 are read as {_setting('signed', where)}"
+    if found.whole and found.lowest >= 0.0 and found.highest <= 255.0:
+        return "store them as `x.astype(np.uint8)`, which loses nothing; without `value_range`"
     if found.lowest >= 0.0 and found.highest <= 255.0:
         return "if they mean 0 .. 255, store them as `np.round(x).astype(np.uint8)`; without `value_range`"
-    return "clip them to the range that they mean first: 0 .. 1 is `value_range=unit`, -1 .. 1 `value_range=signed`"
+    unit, signed = _setting("unit", where), _setting("signed", where)
+    return f"clip them to the range that they mean first: 0 .. 1 is read as {unit}, -1 .. 1 as {signed}"

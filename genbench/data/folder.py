@@ -100,6 +100,11 @@ class Folder(Dataset):
         """Files left out because they cannot be read."""
         return self._listing.skipped
 
+    @property
+    def divided_by_owner(self) -> bool:
+        """Whether there are sub-folders `train` and `test`."""
+        return _own_split(self._root())
+
     def fingerprint(self) -> str:
         """Digest of the resolution and of every file's relative path and bytes."""
         return self._digest
@@ -134,8 +139,12 @@ class Folder(Dataset):
         return root
 
 
+def _own_split(root: Path) -> bool:
+    return (root / "train").is_dir() and (root / "test").is_dir()
+
+
 def _listed(root: Path, *, skip_bad: bool) -> _Listing:
-    if (root / "train").is_dir() and (root / "test").is_dir():
+    if _own_split(root):
         bases: dict[Split, Path] = {"train": root / "train", "test": root / "test"}
         files: dict[Split, tuple[Path, ...]] = {split: image_files(base) for split, base in bases.items()}
     else:

@@ -106,6 +106,12 @@ class Npz(Dataset):
         """Places in the file, padded so that their order as text is the file's."""
         return [f"{place:08d}" for place in self._content().places[split][self._rows(split, indices)]]
 
+    @property
+    def divided_by_owner(self) -> bool:
+        """Whether there is an array of its own for `test`."""
+        images = self._content().images
+        return images["train"] is not images["test"]
+
     def fingerprint(self) -> str:
         """Digest of the levels and of every image, as it is read, and label."""
         return _fingerprint(*existing(self.path, "npz"), self.levels, self.value_range)

@@ -31,7 +31,7 @@ from genbench.evaluation.gathering import Gathering
 from genbench.evaluation.networks import Networks, chosen_roles
 from genbench.evaluation.options import Options
 from genbench.evaluation.prompts import Captions, ReferenceCaptions
-from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_side
+from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_reference, read_side
 from genbench.prob.multiple_tests import holm
 
 SCHEMA = "genbench.compare/1"
@@ -137,7 +137,7 @@ def compare_samples(
     def read(side: Given) -> Side:
         return read_side(side, split=None, features_given=given, assumed=ref.name)
 
-    real = read(reference)
+    real = read_reference(reference, split=None, features_given=given, assumed=ref.name)
     others = [None if side is None else read(side) for side in (held_out, originals)]
     roles = chosen_roles(ref, perceptual=perceptual, text_encoder=text_encoder)
     networks = Networks(roles, torch.device(device))

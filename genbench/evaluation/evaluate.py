@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from genbench.core.dataset import Split
 from genbench.core.errors import SampleError, SettingError
+from genbench.core.features import Statistics
 from genbench.core.metric import METRICS, Metric, Need, build_metric, scores_or_reason
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
@@ -18,7 +22,7 @@ from genbench.evaluation.nearest import NearestSamples
 from genbench.evaluation.networks import Networks, chosen_roles
 from genbench.evaluation.options import Options
 from genbench.evaluation.prompts import Captions, ReferenceCaptions
-from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_side
+from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_reference, read_side
 
 SCHEMA = "genbench.evaluate/1"
 DEFAULT_METRICS = ("frechet_distance", "kernel_distance", "precision_recall", "inception_score", "mode_coverage")
@@ -59,7 +63,7 @@ def evaluate(
     samples: Given,
     reference: Given,
     *,
-    metrics: Sequence[str | Ref] = DEFAULT_METRICS,
+    metrics: str | Sequence[str | Ref] = DEFAULT_METRICS,
     features: str | Ref = DEFAULT_FEATURES,
     perceptual: str | Ref | None = None,
     text_encoder: str | Ref | None = None,
@@ -80,13 +84,15 @@ def evaluate(
         samples: a folder, zip, tar, npz, npy or pt file of images, a data set's name, a statistics file, images
             (N, C, H, W) or (N, H, W, C) uint8, or features (N, F) float with `features="given"`.
         reference: real training data, in any of the same forms.
-        metrics: names with settings, such as `precision_recall[k=5]`; `("all",)` for every metric.
+        metrics: names with settings, such as `precision_recall[k=5]`, in a list or one text with commas; `all` for
+            every metric.
         features: the extractor, with settings, or `given`.
         perceptual: the extractor of perceptual distances; None: `lpips`. Metrics that need a network which nobody named
             are skipped where it cannot be had; a mistake in one that was named is an error.
         text_encoder: the extractor that compares pictures and captions; None: `clip`.
-        split: of the reference; None: `train` of a data set known by name, everything of a file or folder.
-        held_out: real data that no model has been trained on; None: the split `test` of a reference by name.
+        split: of the reference; None: `train` of a data set known by name and of a folder or file that holds `train`
+            and `test`, everything of any other.
+        held_out: real data that no model has been trained on; None: the split `test` of such a reference.
         originals: the pictures that the samples reconstruct, in the same order.
         captions: what each sample was asked to show, in the order of the samples or by the name of its file; None: what
             the samples carry, in a tar or in files beside the pictures of a folder.
@@ -103,28 +109,28 @@ def evaluate(
         Scores in the order of the metrics. A metric that cannot apply stands in `skipped` with its reason.
 
     Raises:
-        SampleError: samples and reference do not fit each other, no metric applies, or what is nearest was asked for
-            and there are no features to tell.
+        SampleError: samples or a reference of another type, samples and reference do not fit each other, no metric
+            applies, or what is nearest was asked for and there are no features to tell.
         DataError: one of them cannot be read.
-        UnknownName, SettingError: a metric or an extractor is not known, or not so.
+        UnknownName, SettingError: a metric or an extractor is not known, or not so, or there is no such device.
     """
+    _check_types({"samples": samples, "reference": reference}, held_out=held_out, originals=originals)
     chosen = chosen_metrics(metrics)
     extractor = _ref(features)
     roles = chosen_roles(extractor, perceptual=perceptual, text_encoder=text_encoder)
     given = extractor.name == FEATURES_GIVEN
-    sides = [
-        None if side is None else read_side(side, split=part, features_given=given, assumed=extractor.name)
-        for side, part in ((samples, None), (reference, split), (held_out, None), (originals, None))
+    drawn = read_side(samples, split=None, features_given=given, assumed=extractor.name)
+    real = read_reference(reference, split=split, features_given=given, assumed=extractor.name)
+    others = [
+        None if side is None else read_side(side, split=None, features_given=given, assumed=extractor.name)
+        for side in (held_out, originals)
     ]
-    drawn, real = sides[0], sides[1]
-    assert drawn is not None
-    assert real is not None
     _check_shapes(drawn, real)
     gathering = Gathering(
         drawn,
         real,
-        held_out=sides[2],
-        originals=sides[3],
+        held_out=others[0],
+        originals=others[1],
         networks=Networks(roles, torch.device(device)),
         options=Options(
             num_reference=num_reference,
@@ -138,12 +144,38 @@ def evaluate(
     return _evaluated(chosen, gathering, num_nearest)
 
 
-def chosen_metrics(metrics: Sequence[str | Ref]) -> dict[str, Metric]:
-    """Metrics by label; `all` stands for every one that is registered."""
-    refs = [_ref(metric) for metric in metrics]
+def chosen_metrics(metrics: str | Sequence[str | Ref]) -> dict[str, Metric]:
+    """Metrics by label; `all` stands for every one that is registered.
+
+    Raises:
+        SettingError: none was named.
+    """
+    refs = [_ref(metric) for metric in (names_in(metrics) if isinstance(metrics, str) else metrics)]
+    if not refs:
+        raise SettingError("no metric was named", hint=f"`all`, or some of {', '.join(METRICS.names())}")
     if any(ref.name == "all" for ref in refs):
         refs = [Ref(name=name) for name in METRICS.names()]
     return {ref.label: build_metric(ref) for ref in refs}
+
+
+def names_in(text: str) -> list[str]:
+    """Names at top-level commas: settings in brackets hold commas of their own."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char == "[") - (char == "]")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts if part.strip()]
+
+
+def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
+    """Each reason once, with the metrics that it skips, in the order in which they were first told."""
+    told: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        told.setdefault(reason, []).append(name)
+    return told
 
 
 def shared_prefix(chosen: dict[str, Metric]) -> str:
@@ -162,7 +194,7 @@ def _evaluated(chosen: dict[str, Metric], gathering: Gathering, num_nearest: int
     also = _needed_for_nearest(gathering) if num_nearest else frozenset()
     scores, skipped = score_all(chosen, gathering, also=also)
     if not scores:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason(skipped).items())
         raise SampleError(f"no metric applies: {reasons}")
     nearest = gathering.nearest(num_nearest) if num_nearest else None
     return Evaluation(scores, skipped, gathering.warnings(), nearest)
@@ -212,6 +244,19 @@ def inapplicable(chosen: dict[str, Metric], gatherings: Sequence[Gathering]) -> 
         if reason is not None:
             skipped[name] = reason
     return skipped
+
+
+def _check_types(needed: Mapping[str, object], **others: object) -> None:
+    """Refuse what is of no type that a side may have, without printing its values."""
+    for name, given in {**needed, **{name: given for name, given in others.items() if given is not None}}.items():
+        if isinstance(given, str | Path | Ref | Tensor | np.ndarray | Statistics):
+            continue
+        count = f" of {len(given)}" if isinstance(given, list | tuple) else ""
+        raise SampleError(
+            f"`{name}` is a {type(given).__name__}{count}, expected a path, a data set's name, an array, a tensor or "
+            "statistics",
+            hint="put arrays of one shape together with `np.stack` or, along their first axis, `np.concatenate`",
+        )
 
 
 def _check_shapes(drawn: Side, real: Side) -> None:

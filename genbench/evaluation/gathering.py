@@ -114,16 +114,19 @@ class Gathering:
             if left_out := samples.dataset.skipped():
                 found.append(f"{len(left_out)} unreadable samples were left out: {'; '.join(left_out)}")
         found += [f"{what} is the reference itself" for what in self._repeated()]
-        found += [
-            f"{side.label} does not say what made its moments: taken as those of `{self._sources.extractor_name}`"
-            for side in (samples, self._sources.reference)
-            if side.statistics is not None and side.statistics.protocol.get("identity") == NOT_RECORDED
-        ]
+        found += self._unnamed()
         if self._doubly_known:
             found.append(f"the moments in {samples.label} are not used: its pictures are the samples")
         if self._sources.why_no_moments is not None:
             found.append(self._sources.why_no_moments)
         return (*found, *self.inspection.warnings())
+
+    def _unnamed(self) -> list[str]:
+        """Sides that are moments alone, of a file that does not say what made them."""
+        taken = f"does not say what made its moments: taken as those of `{self._sources.extractor_name}`"
+        alone = [side for side in (self.samples, self._sources.reference) if side.dataset is None]
+        known = [(side.label, side.statistics.protocol) for side in alone if side.statistics is not None]
+        return [f"{label} {taken}" for label, protocol in known if protocol.get("identity") == NOT_RECORDED]
 
     def _repeated(self) -> list[str]:
         """Sides that are the same pictures or features as the reference: such scores say nothing of a model."""

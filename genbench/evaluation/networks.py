@@ -55,11 +55,19 @@ class Networks:
     Args:
         roles: who plays which part.
         device: where they live.
+
+    Raises:
+        SettingError: there is no such device on this machine.
     """
 
     def __init__(self, roles: Roles, device: torch.device | None = None) -> None:
         self.roles = roles
         self._device = torch.device("cpu") if device is None else device
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise SettingError(
+                f"device `{self._device}`: no NVIDIA driver, or torch was built without CUDA",
+                hint="`genbench doctor` shows both",
+            )
         self._built: dict[str, FeatureExtractor] = {}
         self._broken: dict[str, GenbenchError] = {}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from genbench.core.features import FactorReader
 from genbench.core.metric import Need
+from genbench.evaluation.sides import Side
 from genbench.evaluation.sources import Sources
 
 
@@ -111,8 +112,27 @@ def _labels(sources: Sources) -> str | None:
 
 def _vectors(sources: Sources) -> str | None:
     """Vectors are features that were given as they are."""
-    given = sources.samples.features is not None and sources.reference.features is not None
-    return None if given else "the data are pictures; vectors come with `--features given`"
+    for role, side in (("samples", sources.samples), ("reference", sources.reference)):
+        if side.features is None:
+            return f"the {role} are {_form(side)}; vectors come with `--features given`"
+    return None
+
+
+def _latents(sources: Sources) -> str:
+    """Codes come with the factors behind their data, and nobody gives both."""
+    return f"the samples are {_form(sources.samples)}, not codes of data with known factors"
+
+
+def _codes(sources: Sources) -> str:
+    """Indices into a codebook are what only a model has."""
+    return f"the samples are {_form(sources.samples)}, not codes"
+
+
+def _form(side: Side) -> str:
+    """What a side is, in a word."""
+    if side.features is not None:
+        return "features"
+    return "moments" if side.dataset is None else "pictures"
 
 
 _REASONS: dict[Need, Callable[[Sources], str | None]] = {
@@ -129,7 +149,7 @@ _REASONS: dict[Need, Callable[[Sources], str | None]] = {
     Need.PROMPTS: _prompts,
     Need.CAPTIONS: _captions,
     Need.LABELS: _labels,
-    Need.LATENTS: lambda sources: "the samples are pictures, not codes of data with known factors",
-    Need.CODES: lambda sources: "the samples are pictures, not codes",
+    Need.LATENTS: _latents,
+    Need.CODES: _codes,
     Need.VECTORS: _vectors,
 }

@@ -89,6 +89,22 @@ def read_side(given: Given, *, split: Split | None, features_given: bool, assume
     return pictures if split is not None else _with_moments(pictures, ref, assumed)
 
 
+def read_reference(given: Given, *, split: Split | None, features_given: bool, assumed: str = "inception_v3") -> Side:
+    """Real training data, in any form that `read_side` takes; what the user has set apart as `test` is not among them.
+
+    Args:
+        given: the reference.
+        split: the part that is meant; None: `train` where the user has set `test` apart, else everything of a file or
+            folder.
+        features_given: as in `read_side`.
+        assumed: as in `read_side`.
+    """
+    side = read_side(given, split=split, features_given=features_given, assumed=assumed)
+    if split is None and side.dataset is not None and side.dataset.divided_by_owner:
+        return dataclasses.replace(side, splits=("train",))
+    return side
+
+
 def data_ref(text: str) -> Ref:
     """A data set's name, or a path: folders and files need no prefix.
 

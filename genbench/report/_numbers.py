@@ -28,16 +28,19 @@ def significant(value: float) -> str:
 
 
 def like(number: float, value: str) -> str:
-    """A number with the decimals of the printed value beside it: an end of its interval."""
-    if "e" in value or "," in value:
+    """A number with the decimals of the printed value beside it: an end of its interval.
+
+    A printed 0 has no decimals to go by, and what is not 0 is never shown as such: one figure where the decimals would.
+    """
+    if "e" in value or "," in value or value == "0":
         return significant(number)
-    return f"{number:.{len(value.partition('.')[2])}f}"
+    shown = f"{number:.{len(value.partition('.')[2])}f}"
+    return shown if number == 0 or float(shown) != 0 else f"{number:.1g}"
 
 
 def beside(spread: float, value: str) -> str:
     """A spread with the decimals of the value it follows, or one figure where those would show 0."""
-    shown = like(spread, value)
-    return shown if spread == 0 or float(shown.replace(",", "")) > 0 else f"{spread:.1g}"
+    return f"{spread:.1g}" if value == "0" else like(spread, value)
 
 
 def count(number: float) -> str:

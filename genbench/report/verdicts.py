@@ -36,7 +36,8 @@ _UNBOUNDED = 10_000
 def print_verdicts(report: GateReport, console: Console) -> None:
     """Print the table, what is to be said of its rows, and the conclusion; `console` should write to stdout.
 
-    Counters that did not change are counted, not listed: a row has ten of them.
+    Counters that did not change are counted, not listed: a row has ten of them. Of the rest that did not change the
+    table says enough.
     """
     console.print(Text(report.title, style="bold"))
     listed = [one for one in words.worst_first(report) if not (one.gate == "counters" and one.outcome == "unchanged")]
@@ -44,7 +45,7 @@ def print_verdicts(report: GateReport, console: Console) -> None:
         console.print(next(table for table in _tables(listed) if _fits(table, console)))
     console.print()
     for verdict in listed:
-        if verdict.note:
+        if verdict.note and verdict.outcome != "unchanged":
             console.print(Text(f"{verdict.row}: {verdict.measure}: {verdict.note}"))
     for notice in report.notices:
         console.print(Text(notice))

@@ -78,6 +78,16 @@ def test_a_wrong_request_exits_2_with_one_message_and_no_traceback(words, messag
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_traceback_is_printed_when_asked_for_and_the_exit_code_stays(capsys):
+    words = ["evaluate", "no/such/folder", "--reference", "digits"]
+    for asked in (["--traceback", *words], [*words, "--traceback"]):
+        assert main(asked) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("Traceback (most recent call last)")
+        assert "error: `no/such/folder` is no folder, no file" in said.err
+
+
 def test_a_plan_lists_every_cell_and_starts_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--suite", "images_smoke"]) == 0

@@ -88,6 +88,41 @@ def test_features_have_lists_of_what_is_nearest_and_no_picture(capsys, tmp_path)
     assert str(tmp_path / "near" / "nearest.csv") in capsys.readouterr().out
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+@pytest.mark.parametrize("command", ["evaluate", "compare", "stats", "audit"])
+def test_a_device_that_is_not_there_is_said_by_every_command_that_looks_at_pictures(command, folder, capsys, tmp_path):
+    words = {
+        "evaluate": [str(folder), "--reference", SHAPES],
+        "compare": [str(folder), str(folder), "--reference", SHAPES],
+        "stats": [SHAPES, "-o", str(tmp_path / "a.npz")],
+        "audit": [SHAPES],
+    }[command]
+    assert main([command, *words, "--device", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: `--device cuda`: no NVIDIA driver")
+    assert "genbench doctor" in said
+
+
+def test_a_reason_is_printed_once_with_all_the_metrics_that_it_skips(folder, capsys, tmp_path, monkeypatch):
+    missing = str(tmp_path / "nothing.pth")
+    network = ["--features", "inception_v3", "--weights", missing]
+    monkeypatch.setenv("GENBENCH_WEIGHTS", missing)
+    names = "kernel_distance,precision_recall[k=3],frechet_distance"
+    assert main(["evaluate", str(folder), *FAST, *network, "--metrics", names]) == 2
+    said = capsys.readouterr().err
+    assert said.count("nothing.pth") == 1
+    assert said.startswith("error: no metric applies: kernel_distance, precision_recall[k=3], frechet_distance: ")
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert (
+        main(["evaluate", str(folder), *FAST, "--metrics", "bits_per_dim,kernel_distance,codebook_usage,exact_kl"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "skipped" in line] == [
+        "bits_per_dim, exact_kl: skipped: samples alone have no likelihood",
+        "codebook_usage: skipped: the samples are pictures, not codes",
+    ]
+
+
 def test_json_on_stdout_is_json_and_nothing_else(folder, capsys, tmp_path):
     words = ["--json", "-", "--nearest", str(tmp_path / "near")]
     assert main(["evaluate", str(folder), *FAST, *words]) == 0
@@ -103,6 +138,8 @@ def test_json_on_stdout_is_json_and_nothing_else(folder, capsys, tmp_path):
         (["--metrics", "clip_score", "--text-encoder", "shapes_net"], "embeds no captions"),
         (["--metrics", "lpips_diversity", "--perceptual", "shapes_net"], "gives no perceptual distances"),
         (["--captions", "nothing.json"], "nothing.json: no captions"),
+        (["--metrics", ""], "no metric was named"),
+        (["--metrics", " , "], "no metric was named"),
     ],
 )
 def test_mistakes_exit_with_2_and_say_what_they_are(words, message, folder, batch, capsys, tmp_path, monkeypatch):

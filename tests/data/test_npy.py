@@ -58,16 +58,31 @@ def test_floats_are_rounded_to_the_nearest_level_and_not_cut(tmp_path):
 @pytest.mark.parametrize(
     ("array", "advice"),
     [
-        (RGB / 255.0, "value_range=unit"),
-        (RGB / 127.5 - 1.0, "value_range=signed"),
-        (RGB.astype(np.float32), "np.round"),
+        (RGB / 255.0, "`{path}[value_range=unit]`"),
+        (RGB / 127.5 - 1.0, "`{path}[value_range=signed]`"),
+        (RGB * 0.99, "np.round"),
         (RGB / 100.0 - 1.0, "clip them"),
     ],
 )
 def test_floats_without_a_meaning_are_refused_with_their_range_and_the_setting_that_fits(array, advice, tmp_path):
     with pytest.raises(DataError, match=rf"holds floats {array.min():.4g} \.\. {array.max():.4g}") as caught:
         _saved(tmp_path, array).load("train", [0])
-    assert advice in caught.value.hint
+    assert advice.format(path=tmp_path / "a.npy") in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_whole_numbers_stored_as_floats_are_called_so_and_the_advice_mends_them(kind, tmp_path):
+    with pytest.raises(DataError, match=rf"whole numbers 0 \.\. 255 stored as floats \({np.dtype(kind)}\)") as caught:
+        _saved(tmp_path, RGB.astype(kind)).load("train", [0])
+    assert "x.astype(np.uint8)" in caught.value.hint
+    mended = _saved(tmp_path, RGB.astype(kind).astype(np.uint8)).load("train", range(40)).x
+    assert np.array_equal(mended.numpy(), RGB.transpose(0, 3, 1, 2))
+
+
+def test_floats_that_are_only_0_and_1_may_be_pictures_in_0_to_1(tmp_path):
+    with pytest.raises(DataError, match=r"holds floats 0 \.\. 1") as caught:
+        _saved(tmp_path, (RGB > 99).astype(np.float32)).load("train", [0])
+    assert "[value_range=unit]`" in caught.value.hint
 
 
 def test_a_value_out_of_range_in_a_row_that_is_not_asked_for_is_found(tmp_path):

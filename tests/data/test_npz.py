@@ -164,7 +164,7 @@ def test_floats_are_rounded_to_the_nearest_level_once_their_meaning_is_said(kind
     path = _saved(tmp_path, images=(RGB / scale + shift).astype(kind)).path
     with pytest.raises(DataError, match="holds floats") as caught:
         Npz(path).load("train", [0])
-    assert f"value_range={meaning}" in caught.value.hint
+    assert f"`{path}[value_range={meaning}]`" in caught.value.hint
     data = Npz(path, value_range=meaning)
     found = np.concatenate([_all(data, split) for split in ("train", "test")])
     assert sorted(row.tobytes() for row in found) == sorted(row.tobytes() for row in RGB.transpose(0, 3, 1, 2))

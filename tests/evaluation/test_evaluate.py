@@ -12,7 +12,7 @@ from genbench.core.dataset import build_dataset
 from genbench.core.errors import DataError, SampleError, SettingError, StaleStatistics
 from genbench.core.features import build_features, save_statistics
 from genbench.core.spec import Ref, parse_ref
-from genbench.evaluation.evaluate import evaluate
+from genbench.evaluation.evaluate import by_reason, chosen_metrics, evaluate
 from genbench.evaluation.reference import compute_statistics
 
 REFERENCE = "shapes[resolution=8]"
@@ -158,6 +158,46 @@ def test_arrays_that_are_no_uint8_images_are_refused(given):
 def test_pictures_of_another_size_are_refused(images):
     with pytest.raises(SampleError, match="the reference"):
         evaluate(images, "shapes[resolution=16]")
+
+
+@pytest.mark.parametrize("role", ["samples", "reference", "held_out", "originals"])
+def test_what_is_of_no_type_that_samples_have_is_refused_without_its_values(role, images):
+    given = {"samples": images, "reference": REFERENCE, role: [np.full((8, 8, 3), 77)] * 3}
+    with pytest.raises(SampleError, match=rf"`{role}` is a list of 3, expected a path") as caught:
+        evaluate(**given)
+    assert "77" not in str(caught.value)
+    assert "np.stack" in caught.value.hint
+
+
+@pytest.mark.parametrize("given", [None, 3, b"folder"])
+def test_no_samples_and_samples_that_are_no_data_are_refused(given):
+    with pytest.raises(SampleError, match=f"`samples` is a {type(given).__name__}, expected"):
+        evaluate(given, REFERENCE)
+
+
+def test_metrics_in_one_text_are_those_of_the_list():
+    listed = chosen_metrics(["frechet_distance", "precision_recall[k=3]"])
+    assert list(chosen_metrics("frechet_distance, precision_recall[k=3]")) == list(listed)
+    assert list(chosen_metrics("all")) == list(chosen_metrics(("all",)))
+
+
+@pytest.mark.parametrize("metrics", ["", ",", (), []])
+def test_no_metric_at_all_is_an_error(metrics, images):
+    with pytest.raises(SettingError, match="no metric was named") as caught:
+        evaluate(images, REFERENCE, metrics=metrics)
+    assert "frechet_distance" in caught.value.hint
+
+
+def test_one_reason_of_several_metrics_stands_once_before_them():
+    skipped = {"bits_per_dim": "no likelihood", "codebook_usage": "no codes", "exact_kl": "no likelihood"}
+    assert by_reason(skipped) == {"no likelihood": ["bits_per_dim", "exact_kl"], "no codes": ["codebook_usage"]}
+
+
+def test_features_are_not_called_pictures_in_the_reasons():
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    done = evaluate(x[:30], x[30:], features="given", metrics="frechet_distance,codebook_usage,mig")
+    assert done.skipped["codebook_usage"] == "the samples are features, not codes"
+    assert all("are pictures" not in reason for reason in done.skipped.values())
 
 
 def test_a_path_that_is_not_there_is_said(tmp_path):

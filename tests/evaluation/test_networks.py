@@ -64,6 +64,13 @@ def test_a_network_in_a_role_that_it_cannot_play_is_an_error():
         networks.why_no_distance(64)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_built(device):
+    with pytest.raises(SettingError, match=f"device `{device}`: no NVIDIA driver"):
+        Networks(Roles(features=SHAPES), torch.device(device))
+
+
 def test_a_network_is_built_once_and_embeds():
     networks = Networks(chosen_roles(SHAPES, perceptual=None, text_encoder="shapes_clip"))
     assert networks.why_no_text_encoder() is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from genbench.core.errors import DataError
-from genbench.evaluation.sides import read_side
+from genbench.evaluation.sides import read_reference, read_side
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
 MOMENTS = {"mu": np.zeros(4), "sigma": np.eye(4)}
@@ -68,3 +69,21 @@ def test_moments_stand_for_given_features_unless_these_are_there_too(features, k
     side = read_side(tmp_path / "a.npz", split=None, features_given=True, assumed="given")
     assert (side.features is None) == (known == "moments")
     assert (side.statistics is None) == (known == "features")
+
+
+def test_what_the_user_has_set_apart_is_no_part_of_the_reference(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    for split, rows in (("train", pictures[:20]), ("test", pictures[20:])):
+        (tmp_path / "own" / split).mkdir(parents=True)
+        for index, picture in enumerate(rows):
+            Image.fromarray(picture).save(tmp_path / "own" / split / f"{index}.png")
+    (tmp_path / "flat").mkdir()
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "flat" / f"{index}.png")
+    np.savez(tmp_path / "own.npz", train=pictures[:20], test=pictures[20:])
+    np.savez(tmp_path / "flat.npz", pictures)
+    for name, count in (("own", 20), ("own.npz", 20), ("flat", 30), ("flat.npz", 30)):
+        side = read_reference(tmp_path / name, split=None, features_given=False)
+        assert len(side.pictures()) == count, name
+        assert len(read_side(tmp_path / name, split=None, features_given=False).pictures()) == 30, name
+    assert read_reference(tmp_path / "own", split="test", features_given=False).splits == ("test",)

@@ -36,6 +36,15 @@ def test_the_worst_comes_first_and_unchanged_counters_are_only_counted():
     assert "4 unchanged" in shown
 
 
+def test_what_did_not_change_has_a_row_and_no_line_below_the_table():
+    same = verdict("unchanged", "recall", gate="quality", base=0.5, head=0.5, change=0.0, note="the same, all of it")
+    worse = verdict("regressed", "precision", gate="quality", base=0.5, head=0.4, change=-0.2, note="five seeds")
+    shown = terminal(report([same, worse]), 200)
+    assert "the same, all of it" not in shown
+    assert "recall" in shown
+    assert "ddpm: precision: five seeds" in shown
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_every_row_its_verdict_and_its_conclusion_fit_any_terminal(width):
     shown = terminal(report(), width)

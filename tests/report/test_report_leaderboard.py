@@ -189,6 +189,28 @@ def test_a_bound_from_below_is_marked_so():
     assert cell(only([model("vae", [score])]), "vae", "precision").text == "≥ 0.500"
 
 
+def test_the_interval_of_one_seed_is_shown_as_it_was_recorded_about_a_value_of_zero_too():
+    none = precision(0.0, None).model_copy(update={"ci95": (0.0, 0.0148), "interval": "wilson"})
+    shown = cell(only([model("vae", [none])]), "vae", "precision")
+    assert (shown.text, shown.interval) == ("0", "[0, 0.0148]")
+
+
+@pytest.mark.parametrize(
+    ("end", "value", "shown"),
+    [
+        (0.0148, "0", "0.0148"),
+        (0.0, "0", "0"),
+        (0.0148, "12.3", "0.01"),
+        (-0.0004, "0.500", "-0.0004"),
+        (0.0, "0.500", "0.000"),
+        (0.0148, "0.500", "0.015"),
+        (0.0148, "12,300", "0.0148"),
+    ],
+)
+def test_an_end_that_is_not_zero_is_never_shown_as_zero(end, value, shown):
+    assert like(end, value) == shown
+
+
 def test_seeds_of_different_kinds_show_the_weakest():
     board = only([model("m", [bpd(3.0)], seed=0), model("m", [bpd(3.0, "estimate")], seed=1)])
     assert cell(board, "m", "bits_per_dim").mark == "≈"
