@@ -25,9 +25,9 @@ MOST_READING_SECONDS = 50e-6
 """A thousandth of a block of 50 ms."""
 
 
-@pytest.fixture(autouse=True)
-def _only_when_timed(benchmark):
-    if benchmark.disabled:
+@pytest.fixture(scope="module", autouse=True)
+def _only_when_timed(request):
+    if not request.config.getoption("--benchmark-enable"):
         pytest.skip("timed by `make benchmarks`")
 
 
