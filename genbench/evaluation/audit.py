@@ -25,7 +25,7 @@ from genbench.core.metric import Metric
 from genbench.core.record import Score
 from genbench.core.spec import Ref, parse_ref
 from genbench.evaluation.damage import blurred, through_jpeg
-from genbench.evaluation.evaluate import DEFAULT_FEATURES, chosen_metrics, score_all
+from genbench.evaluation.evaluate import DEFAULT_FEATURES, chosen_metrics, nothing_applies, score_all
 from genbench.evaluation.extraction import Tell, extract_layers, silent
 from genbench.evaluation.gathering import Gathering
 from genbench.evaluation.networks import Networks, Roles
@@ -139,8 +139,7 @@ def audit(
             results[ladder.name, step] = scores
         tell("ladders", index + 1, len(ladders))
     if not any(results.values()):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise SampleError(f"no metric applies: {reasons}")
+        raise nothing_applies(skipped)
     return Audit(
         reference=reference if isinstance(reference, str) else reference.label,
         features=extractor.label,

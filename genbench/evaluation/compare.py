@@ -25,7 +25,14 @@ from genbench.core.errors import SampleError
 from genbench.core.metric import Evidence, Metric, Need, scores_or_reason
 from genbench.core.record import Better
 from genbench.core.spec import Ref, parse_ref
-from genbench.evaluation.evaluate import DEFAULT_FEATURES, DEFAULT_METRICS, chosen_metrics, inapplicable, shared_prefix
+from genbench.evaluation.evaluate import (
+    DEFAULT_FEATURES,
+    DEFAULT_METRICS,
+    chosen_metrics,
+    inapplicable,
+    nothing_applies,
+    shared_prefix,
+)
 from genbench.evaluation.extraction import Tell, silent
 from genbench.evaluation.gathering import Gathering
 from genbench.evaluation.networks import Networks, chosen_roles
@@ -176,8 +183,7 @@ def _compared(applied: dict[str, Metric], both: list[Evidence], skipped: dict[st
         raise SampleError(f"{count} samples are too few for {groups} groups of at least 2, expected {2 * groups}")
     whole = _values(applied, both, skipped)
     if not whole:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise SampleError(f"no metric applies: {reasons}")
+        raise nothing_applies(skipped)
     still = {name: metric for name, metric in applied.items() if name not in skipped}
     left_out: list[dict[str, tuple[float, float, Better]]] = []
     for group in range(groups):

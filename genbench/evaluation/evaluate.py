@@ -178,6 +178,12 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
     return told
 
 
+def nothing_applies(skipped: Mapping[str, str]) -> SampleError:
+    """The error of an evaluation of which no metric is left."""
+    reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason(skipped).items())
+    return SampleError(f"no metric applies: {reasons}")
+
+
 def shared_prefix(chosen: dict[str, Metric]) -> str:
     """The words that all metrics of captions put before them.
 
@@ -194,8 +200,7 @@ def _evaluated(chosen: dict[str, Metric], gathering: Gathering, num_nearest: int
     also = _needed_for_nearest(gathering) if num_nearest else frozenset()
     scores, skipped = score_all(chosen, gathering, also=also)
     if not scores:
-        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason(skipped).items())
-        raise SampleError(f"no metric applies: {reasons}")
+        raise nothing_applies(skipped)
     nearest = gathering.nearest(num_nearest) if num_nearest else None
     return Evaluation(scores, skipped, gathering.warnings(), nearest)
 

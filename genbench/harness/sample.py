@@ -99,9 +99,14 @@ def oddities(samples: Tensor) -> tuple[str, ...]:
     return tuple(found)
 
 
+def drawing_batch(num_samples: int) -> int:
+    """Size of the equal batches in which samples are drawn: four or more, of at most 256."""
+    return max(1, min(256, -(-num_samples // 4)))
+
+
 def _batches(num_samples: int) -> list[int]:
     """Four or more equal batches of at most 256, the last one smaller if need be."""
-    size = max(1, min(256, -(-num_samples // 4)))
+    size = drawing_batch(num_samples)
     full, rest = divmod(num_samples, size)
     return [size] * full + ([rest] if rest else [])
 

@@ -13,7 +13,7 @@ from genbench.core.bench import Flag, Machine, Phase
 from genbench.core.dataset import Batch
 from genbench.core.model import GenerativeModel
 from genbench.harness.round_job import RoundJob
-from genbench.harness.sample import check_samples
+from genbench.harness.sample import check_samples, drawing_batch
 from genbench.harness.timed_audit import SCORED_SAMPLES
 from genbench.harness.train import Order
 from genbench.timing.canary import canary
@@ -23,7 +23,6 @@ from genbench.timing.warmup import WarmUp
 
 AUDIT_STREAM = 0
 """Seeds that audits ask for, the same in every round of a cell; round i asks for those of stream i + 1."""
-_LARGEST_DRAWING_BATCH = 256  # `draw` takes four batches or more, of at most so many
 _SEEDS_PER_ROUND, _STREAMS = 2**22, 2**10  # a generator of a CPU takes 32 bits of its seed and drops the rest
 _MOST_CANARY_DRIFT = 0.03
 _MOST_THROTTLED_SHARE = 0.05
@@ -61,7 +60,7 @@ class Subject:
     @property
     def drawing_batch(self) -> int:
         """The batch in which a cell draws its samples."""
-        return min(_LARGEST_DRAWING_BATCH, -(-self.job.cell.protocol.num_samples // 4))
+        return drawing_batch(self.job.cell.protocol.num_samples)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from genbench.core.baseline import Row
 from genbench.core.bench import Counters
 from genbench.core.errors import StoreError
 from genbench.core.files import write_atomically
-from genbench.core.verdict import Outcome, Verdict
-from genbench.regression.counters import COUNTED
-from genbench.regression.rule import SKIPPED_WORK
+from genbench.core.verdict import Verdict
+from genbench.regression.counters import COUNTED, count_of, count_verdict, escaped
 
 SCHEMA = "genbench.counted/1"
 
@@ -107,30 +107,10 @@ def compare_counted(
         note = f"the baseline was counted with {'; '.join(sorted(known))}, this is {versions}"
         return [whole.model_copy(update={"outcome": "not_comparable", "note": note})]
     base, head = known[versions], found
-    return [_of_count(name, measure, base, head, tolerance) for measure in COUNTED]
-
-
-def _of_count(name: str, measure: str, base: Counters, head: Counters, tolerance: float) -> Verdict:
-    old, new = base.model_dump()[measure] or 0, head.model_dump()[measure] or 0
-    outcome: Outcome = "unchanged"
-    note = ""
-    if new > old * (1.0 + tolerance):
-        outcome = "regressed"
-    elif new < old * (1.0 - tolerance):
-        outcome, note = "improved", "check for skipped work" if new < old * (1.0 - SKIPPED_WORK) else ""
-    escaped = sorted(set(head.uncounted) - set(base.uncounted))
-    if measure == "flops" and outcome == "improved" and escaped:
-        outcome, note = "inconclusive", f"operators that are no longer counted: {', '.join(escaped)}"
-    return Verdict(
-        gate="counters",
-        row=name,
-        dataset="",
-        measure=measure,
-        outcome=outcome,
-        unit=COUNTED[measure],
-        base=old,
-        head=new,
-        change=new / old - 1.0 if old else None,
-        tolerance=tolerance,
-        note=note,
-    )
+    row, lost = Row(name, ""), escaped(base, head)
+    return [
+        count_verdict(
+            row, measure, measure, count_of(base, measure) or 0, count_of(head, measure) or 0, lost, tolerance
+        )
+        for measure in COUNTED
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from genbench.core.baseline import Entry, Row
 from genbench.core.bench import Counters
-from genbench.core.verdict import Verdict
+from genbench.core.verdict import Outcome, Verdict
 from genbench.regression.presence import cell_verdict, matched
 from genbench.regression.rule import SKIPPED_WORK
 
@@ -72,44 +72,58 @@ def _of_row(row: Row, base: Entry, head: Entry, tolerance: float) -> Iterator[Ve
                 note="counted in base, not in head" if gone else "not counted in base",
             )
             continue
+        lost = escaped(before, after)
         for name in COUNTED:
-            yield from _of_counter(row, call, name, before, after, tolerance)
+            old, new = count_of(before, name), count_of(after, name)
+            if old is not None or new is not None:
+                yield count_verdict(row, f"{call}.{name}", name, old, new, lost, tolerance)
 
 
-def _of_counter(
-    row: Row, call: str, name: str, before: Counters, after: Counters, tolerance: float
-) -> Iterator[Verdict]:
-    old, new = _count(before, name), _count(after, name)
-    if old is None and new is None:
-        return
+def escaped(before: Counters, after: Counters) -> list[str]:
+    """Operators that were counted before and are not any more."""
+    return sorted(set(after.uncounted) - set(before.uncounted))
+
+
+def count_verdict(
+    row: Row, measure: str, name: str, old: int | None, new: int | None, lost: Sequence[str], tolerance: float
+) -> Verdict:
+    """The verdict on one counter.
+
+    Args:
+        row: that it is of.
+        measure: what it is called.
+        name: of `COUNTED`.
+        old: in base; None counts as 0.
+        new: in head; None counts as 0.
+        lost: operators that are no longer counted, which make fewer FLOPs mean nothing.
+        tolerance: share by which it may grow.
+    """
     a, b = old or 0, new or 0
-    result, note = "unchanged", ""
+    result: Outcome = "unchanged"
+    note = ""
     if b > a * (1.0 + tolerance):
         result = "regressed"
     elif b < a * (1.0 - tolerance):
-        result = "improved"
-        note = "check for skipped work" if b < a * (1.0 - SKIPPED_WORK) else ""
-    escaped = sorted(set(after.uncounted) - set(before.uncounted))
-    if name == "flops" and result == "improved" and escaped:
-        result, note = "inconclusive", f"operators that are no longer counted: {', '.join(escaped)}"
-    yield Verdict.model_validate(
-        {
-            "gate": "counters",
-            "row": row.label,
-            "dataset": row.dataset,
-            "measure": f"{call}.{name}",
-            "outcome": result,
-            "unit": COUNTED[name],
-            "base": old,
-            "head": new,
-            "change": b / a - 1.0 if a else None,
-            "tolerance": tolerance,
-            "note": note,
-        }
+        result, note = "improved", "check for skipped work" if b < a * (1.0 - SKIPPED_WORK) else ""
+    if name == "flops" and result == "improved" and lost:
+        result, note = "inconclusive", f"operators that are no longer counted: {', '.join(lost)}"
+    return Verdict(
+        gate="counters",
+        row=row.label,
+        dataset=row.dataset,
+        measure=measure,
+        outcome=result,
+        unit=COUNTED[name],
+        base=old,
+        head=new,
+        change=b / a - 1.0 if a else None,
+        tolerance=tolerance,
+        note=note,
     )
 
 
-def _count(counters: Counters, name: str) -> int | None:
+def count_of(counters: Counters, name: str) -> int | None:
+    """One of `COUNTED`; None where it does not apply."""
     counts = {
         "flops": counters.flops,
         "operators": counters.operators,
