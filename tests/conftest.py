@@ -33,6 +33,16 @@ tiers:
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none, so that all tests can be asked for anywhere."""
+    if torch.cuda.is_available():
+        return
+    without = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            item.add_marker(without)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts from the same global stream."""
