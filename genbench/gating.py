@@ -18,18 +18,23 @@ from genbench.plan import Selection, load_suite, make_plan
 from genbench.regression.entries import counted
 from genbench.regression.rule import Rule
 from genbench.regression.speed import Pair, applies, confirmed, failure, judge, lost, other_machine, series_of
-from genbench.rounds import HERE, Installation, RoundJob, run_round
+from genbench.rounds import HERE, Installation, RoundJob, Side, run_round, run_side_by_side
 
-Side = Literal["base", "head"]
+SideName = Literal["base", "head"]
 TIMED: tuple[Phase, ...] = ("train", "latency")
 """Phases that the speed gate measures unless others are asked for."""
+_PAIRED_BLOCKS, _PAIRED_REQUESTS = 10, 20
+"""Readings of a round in a pair, at least: the median ratio of fewer neighbours is moved by one interruption."""
 
 
 class Measure(Protocol):
-    """Measures one round of one side."""
+    """Measures rounds of either side."""
 
-    def __call__(self, side: Side, cell: Cell, phase: Phase, index: int) -> Round:
-        """The round, with its `error` where it failed."""
+    def __call__(self, side: SideName, cell: Cell, phase: Phase, index: int) -> Round:
+        """One round, with its `error` where it failed."""
+
+    def pair(self, cell: Cell, phase: Phase, index: int, *, first: SideName) -> Pair:
+        """A round of each side under equal conditions; where one comes before the other, `first` does."""
 
 
 Tell = Callable[[str], None]
@@ -37,7 +42,7 @@ Tell = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class SideBySide:
-    """Rounds in fresh processes, of two installations on one machine."""
+    """Rounds in fresh processes, of two installations on one machine; those of a pair take their blocks in turn."""
 
     effort: Effort
     folder: Path
@@ -45,11 +50,28 @@ class SideBySide:
     base: Installation = HERE
     head: Installation = HERE
 
-    def __call__(self, side: Side, cell: Cell, phase: Phase, index: int) -> Round:
+    def __call__(self, side: SideName, cell: Cell, phase: Phase, index: int) -> Round:
         """Measure one round."""
-        job = RoundJob(cell=cell, phase=phase, variant="eager", index=index, batch_size=None, effort=self.effort)
+        one = self._side(side, cell, phase, index, self.effort)
+        return run_round(one.job, folder=one.folder, installation=one.installation)
+
+    def pair(self, cell: Cell, phase: Phase, index: int, *, first: SideName) -> Pair:
+        """Measure a round of each side in two processes at once; `first` starts first."""
+        second: SideName = "head" if first == "base" else "base"
+        effort = self.effort.model_copy(
+            update={
+                "min_blocks": max(self.effort.min_blocks, _PAIRED_BLOCKS),
+                "requests": max(self.effort.requests, _PAIRED_REQUESTS),
+            }
+        )
+        sides = (self._side(first, cell, phase, index, effort), self._side(second, cell, phase, index, effort))
+        rounds = dict(zip((first, second), run_side_by_side(*sides), strict=True))
+        return Pair(rounds["base"], rounds["head"])
+
+    def _side(self, side: SideName, cell: Cell, phase: Phase, index: int, effort: Effort) -> Side:
+        job = RoundJob(cell=cell, phase=phase, variant="eager", index=index, batch_size=None, effort=effort)
         folder = self.folder / side / f"{cell.key}-{phase}-{index}"
-        return run_round(job, folder=folder, installation=self.base if side == "base" else self.head)
+        return Side(job, folder, self.base if side == "base" else self.head)
 
 
 def installation_of(path: Path) -> Installation:
@@ -90,7 +112,7 @@ def chosen_cells(selected: Selected) -> tuple[list[Cell], list[str]]:
     return list(cells.values()), unknown
 
 
-def count(cells: Sequence[Cell], side: Side, measure: Measure, *, tell: Tell) -> list[Entry]:
+def count(cells: Sequence[Cell], side: SideName, measure: Measure, *, tell: Tell) -> list[Entry]:
     """What each cell's calls do, counted in one untimed round."""
     rounds = []
     for number, cell in enumerate(cells, 1):
@@ -112,7 +134,7 @@ def speed_gate(
 
     Args:
         cells: of models, one for each row.
-        measure: takes one round of one side.
+        measure: takes rounds.
         rule: tolerance, looks and cap.
         phases: what is timed.
         any_version: compare although torch or the device differs.
@@ -205,10 +227,9 @@ class _Trial:
         return [s for s in waiting if s not in self.broken and applies(self._pairs[s])]
 
     def _pair(self, subject: _Subject, index: int, *, base_first: bool) -> Pair:
-        """Two neighbours in time; who comes first changes, so that a drift favours neither."""
-        sides: tuple[Side, Side] = ("base", "head") if base_first else ("head", "base")
-        rounds = {side: self._measure(side, subject.cell, subject.phase, self._first_index + index) for side in sides}
-        return Pair(rounds["base"], rounds["head"])
+        """Who comes first changes from pair to pair, so that a drift favours neither."""
+        first: SideName = "base" if base_first else "head"
+        return self._measure.pair(subject.cell, subject.phase, self._first_index + index, first=first)
 
     def _undecided(self, waiting: list[_Subject]) -> list[_Subject]:
         """Judge all series together; the subjects that need more rounds."""

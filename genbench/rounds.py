@@ -18,7 +18,14 @@ from genbench.core.files import write_atomically
 from genbench.core.record import Environment
 from genbench.core.spec import Cell
 from genbench.core.version import VERSION
-from genbench.executors.round_process import DEADLINE_SECONDS, HERE, Installation, run_round
+from genbench.executors.round_process import (
+    DEADLINE_SECONDS,
+    HERE,
+    Installation,
+    Side,
+    run_round,
+    run_side_by_side,
+)
 from genbench.harness.batch_search import BatchSearch
 from genbench.harness.round_job import NOT_APPLICABLE, RoundJob
 from genbench.harness.round_summary import median_reading, summary
@@ -34,8 +41,10 @@ __all__ = [
     "Installation",
     "Progress",
     "RoundJob",
+    "Side",
     "bench",
     "run_round",
+    "run_side_by_side",
 ]
 
 PHASES: tuple[Phase, ...] = ("train", "latency", "throughput", "memory", "counters")

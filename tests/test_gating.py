@@ -12,6 +12,7 @@ from genbench.core.errors import SettingError, UnknownName
 from genbench.core.record import Environment, Failure
 from genbench.gating import SideBySide, chosen_cells, count, installation_of, speed_gate
 from genbench.regression.rule import Rule
+from genbench.regression.speed import Pair
 
 SELECTED = Selected(suite="images_smoke", tier="smoke", models=("ddpm", "vae"))
 CELLS = chosen_cells(SELECTED)[0]
@@ -37,6 +38,11 @@ class MadeUp:
         seconds = (self._factor if slow else 1.0) * self._random.lognormvariate(0.0, self._noise)
         name, value = ("latency_seconds", seconds) if phase == "latency" else ("train_images_per_second", 1 / seconds)
         return Round(label=cell.label, phase=phase, index=index, values={name: (value, value, value)})
+
+    def pair(self, cell, phase, index, *, first):
+        order = ("base", "head") if first == "base" else ("head", "base")
+        rounds = {side: self(side, cell, phase, index) for side in order}
+        return Pair(rounds["base"], rounds["head"])
 
 
 def _gate(measure, *, phases=("train", "latency"), cells=CELLS, **rule):
@@ -191,3 +197,14 @@ def test_a_real_round_is_measured_in_the_folder_of_its_side(tmp_path):
     assert done.error is None
     assert done.values["train_images_per_second"]
     assert [path.name for path in (tmp_path / "head").iterdir()] == [f"{CELLS[0].key}-train-3"]
+
+
+@pytest.mark.slow
+def test_a_real_pair_takes_its_readings_in_turns_and_each_side_has_a_folder(tmp_path):
+    pair = SideBySide(EFFORTS["smoke"], tmp_path).pair(CELLS[1], "latency", 2, first="head")
+    for side in (pair.base, pair.head):
+        assert side.error is None
+        assert side.in_turns
+        assert len(side.values["latency_seconds"]) >= 20
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "head"}
+    assert [path.name for path in (tmp_path / "head").iterdir()] == [f"{CELLS[1].key}-latency-2"]

@@ -210,6 +210,8 @@ class Round(State):
     """Examples in a call: of a training step, or of a batch of samples."""
     values: dict[str, Floats] = Field(default_factory=dict)
     """Raw readings of each quantity, in the order in which they were taken."""
+    in_turns: bool = False
+    """Whether another round took its readings alternately with these: reading i of both are neighbours in time."""
     cold: ColdStart | None = None
     machine: Machine = Machine()
     memory: Memory | None = None

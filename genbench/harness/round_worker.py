@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_process()
 
     from genbench.harness.timed_round import measure
+    from genbench.timing.turns import asked_of_parent
 
-    done = measure(job, import_seconds=time.perf_counter() - _BEGAN)
+    done = measure(job, import_seconds=time.perf_counter() - _BEGAN, turn=asked_of_parent())
     write_atomically(options.job.parent / ROUND_FILE, done.model_dump_json(indent=1).encode() + b"\n")
     return 0 if done.error is None else 3
 

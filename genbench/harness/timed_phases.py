@@ -65,7 +65,8 @@ def _train(subject: Subject) -> Readings:
         raise NotApplicable("this model does not train", hint="a file that trains has `train_step(batch)`")
     optimisers_seconds = read(clock) - before  # a new process pays for them before its first step
     watch = Watch(subject)
-    warm = [warm_up(stage.from_loader, clock, effort=effort) for stage in stages]
+    with subject.turn():
+        warm = [warm_up(stage.from_loader, clock, effort=effort) for stage in stages]
     begun = sum(stage.images for stage in stages)
     with watch.monitor:
         whole = [_blocks(subject, stage.from_loader, one) for stage, one in zip(stages, warm, strict=True)]
@@ -84,7 +85,8 @@ def _train(subject: Subject) -> Readings:
 
 
 def _blocks(subject: Subject, call: Callable[[], object], warm: WarmUp) -> Blocks:
-    return timed_blocks(call, subject.clock, seconds_per_call=warm.seconds_per_call, effort=subject.job.effort)
+    effort, turn = subject.job.effort, subject.turn
+    return timed_blocks(call, subject.clock, seconds_per_call=warm.seconds_per_call, effort=effort, turn=turn)
 
 
 def _stages(subject: Subject) -> list[Stage]:
@@ -108,10 +110,11 @@ def _latency(subject: Subject) -> Readings:
     effort, clock = subject.job.effort, subject.clock
     draws = Draws(subject, 1)
     watch = Watch(subject)
-    warm = warm_up(draws, clock, effort=effort)
+    with subject.turn():
+        warm = warm_up(draws, clock, effort=effort)
     begun = draws.calls
     with watch.monitor:
-        taken = timed_requests(draws.request, clock, first_seed=draws.first_seed, effort=effort)
+        taken = timed_requests(draws.request, clock, first_seed=draws.first_seed, effort=effort, turn=subject.turn)
     images = draws.calls - begun
     draws.kept()
     readings = watch.readings([warm], {"latency_seconds": taken}, images=images)
@@ -127,7 +130,8 @@ def _throughput(subject: Subject) -> Readings:
     assert size is not None
     draws = Draws(subject, size)
     watch = Watch(subject)
-    warm = warm_up(draws, clock, effort=effort)
+    with subject.turn():
+        warm = warm_up(draws, clock, effort=effort)
     begun = draws.calls
     with watch.monitor:
         blocks = _blocks(subject, draws, warm)

@@ -36,23 +36,25 @@ from genbench.harness.timed_phases import audited, measured
 from genbench.harness.timed_subject import Readings, Subject
 from genbench.harness.train import PREPARATION_EXAMPLES, begin
 from genbench.timing.clock import Clock, DeviceClock, read
+from genbench.timing.turns import Turn, at_once
 from genbench.timing.variants import as_variant
 
 WEIGHTS = "model.safetensors"
 
 
-def measure(job: RoundJob, *, import_seconds: float = 0.0, clock: Clock | None = None) -> Round:
+def measure(job: RoundJob, *, import_seconds: float = 0.0, clock: Clock | None = None, turn: Turn = at_once) -> Round:
     """Measure one round in this process, which should have done nothing else before.
 
     Args:
         job: what to measure.
         import_seconds: what it took to import everything; becomes part of the cold start.
         clock: of the cell's device; None takes the device's own.
+        turn: in which everything is timed, where another round is measured beside this one.
 
     Returns:
         The round. Whatever goes wrong stands in its `error`, running out of memory among it.
     """
-    story = _Story(job, import_seconds, clock)
+    story = _Story(job, import_seconds, clock, turn)
     try:
         return story.tell()
     except Exception as error:
@@ -63,8 +65,8 @@ def measure(job: RoundJob, *, import_seconds: float = 0.0, clock: Clock | None =
 class _Story:
     """The steps of one round in order; `phase` says where it stands when something breaks."""
 
-    def __init__(self, job: RoundJob, import_seconds: float, clock: Clock | None) -> None:
-        self._job = job
+    def __init__(self, job: RoundJob, import_seconds: float, clock: Clock | None, turn: Turn) -> None:
+        self._job, self._turn = job, turn
         self._device = torch.device(job.cell.device)
         self._clock = DeviceClock(self._device) if clock is None else clock
         self._phase = "start"
@@ -121,7 +123,7 @@ class _Story:
         if job.weights is not None:
             file = job.weights / WEIGHTS if job.weights.is_dir() else job.weights
             model.load_state_dict(safetensors.torch.load(file.read_bytes()))
-        return Subject(job=job, model=model, data=data, order=order, clock=self._clock)
+        return Subject(job=job, model=model, data=data, order=order, clock=self._clock, turn=self._turn)
 
     def _round(self, readings: Readings) -> Round:
         cold = None
@@ -140,7 +142,7 @@ class _Story:
         job = self._job
         named = {"label": job.cell.label, "phase": job.phase, "variant": job.variant, "index": job.index}
         size = {"batch_size": self._batch_size, "sweep": job.sweep, "environment": self._environment}
-        return Round.model_validate({**named, **size, **fields})
+        return Round.model_validate({**named, **size, "in_turns": self._turn is not at_once, **fields})
 
     @contextlib.contextmanager
     def _during(self, phase: str) -> Iterator[None]:

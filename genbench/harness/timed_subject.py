@@ -19,6 +19,7 @@ from genbench.harness.train import Order
 from genbench.timing.canary import canary
 from genbench.timing.clock import Clock
 from genbench.timing.monitor import Monitor
+from genbench.timing.turns import Turn, at_once
 from genbench.timing.warmup import WarmUp
 
 AUDIT_STREAM = 0
@@ -38,6 +39,8 @@ class Subject:
     """On the device: the training set, or for sampling alone the examples of the preparation."""
     order: Order
     clock: Clock
+    turn: Turn = at_once
+    """Whatever is timed, warm-up and canary among it, is a turn."""
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +164,8 @@ class Watch:
 
     def _canary(self) -> float | None:
         subject = self._subject
-        return canary(subject.clock, subject.device, seconds=subject.job.effort.canary_seconds)
+        with subject.turn():
+            return canary(subject.clock, subject.device, seconds=subject.job.effort.canary_seconds)
 
 
 def _flags(machine: Machine) -> list[Flag]:

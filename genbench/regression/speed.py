@@ -38,8 +38,15 @@ class Series:
     base: tuple[float, ...]
     """Median of each round."""
     head: tuple[float, ...]
+    ratios: tuple[float, ...] = ()
+    """Of head to base in each pair, where readings have partners; empty: those of the medians."""
     flags: tuple[str, ...] = ()
     """Of all rounds, one for each round that has it."""
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        """Head over base in each pair."""
+        return self.ratios or tuple(after / before for before, after in zip(self.base, self.head, strict=True))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -61,10 +68,19 @@ def series_of(row: str, dataset: str, pairs: Sequence[Pair]) -> list[Series]:
             name,
             tuple(statistics.median(pair.base.values[name]) for pair in pairs),
             tuple(statistics.median(pair.head.values[name]) for pair in pairs),
+            tuple(_ratio(pair, name) for pair in pairs),
             flags,
         )
         for name in shared
     ]
+
+
+def _ratio(pair: Pair, quantity: str) -> float:
+    """Head over base: the median over readings that are neighbours in time, else of the medians of the rounds."""
+    base, head = pair.base.values[quantity], pair.head.values[quantity]
+    if pair.base.in_turns and pair.head.in_turns:
+        return statistics.median(after / before for before, after in zip(base, head, strict=False))
+    return statistics.median(head) / statistics.median(base)
 
 
 def lost(row: str, dataset: str, pairs: Sequence[Pair]) -> list[Verdict]:
@@ -148,8 +164,9 @@ def judge(
 
 def slow_down(series: Series, rule: Rule, num_rounds: int | None = None) -> LogRatio:
     """Logarithm of the factor by which head takes longer, with an interval that holds at all looks together."""
-    base, head = series.base[:num_rounds], series.head[:num_rounds]
-    first, second = (base, head) if QUANTITIES[series.quantity].better == "lower" else (head, base)
+    changes = series.changes[:num_rounds]
+    ones = [1.0] * len(changes)
+    first, second = (ones, changes) if QUANTITIES[series.quantity].better == "lower" else (changes, ones)
     return paired_log_ratio(first, second, level=rule.level)
 
 

@@ -23,6 +23,7 @@ from itertools import pairwise, repeat
 
 from genbench.core.bench import Effort
 from genbench.timing.clock import Clock, Mark, read
+from genbench.timing.turns import Turn, at_once
 
 _LARGEST_READING_SHARE = 0.001  # of a block that reading the clock may cost
 _MARGIN = 1.1  # blocks are sized a tenth longer than they must be, so that no quick one is too short
@@ -46,7 +47,9 @@ class Blocks:
     """The host kept the device waiting for over 5 % of the time."""
 
 
-def timed_blocks(call: Callable[[], object], clock: Clock, *, seconds_per_call: float, effort: Effort) -> Blocks:
+def timed_blocks(
+    call: Callable[[], object], clock: Clock, *, seconds_per_call: float, effort: Effort, turn: Turn = at_once
+) -> Blocks:
     """Time a call that is warm, in at least `min_blocks` blocks and for at least `min_seconds`.
 
     Args:
@@ -54,19 +57,25 @@ def timed_blocks(call: Callable[[], object], clock: Clock, *, seconds_per_call: 
         clock: of the device that does the work.
         seconds_per_call: what a call takes, as warm-up found; only the first guess at the size of a block.
         effort: how long.
+        turn: each block is one; so is finding its size, and whether the host keeps up.
     """
-    calls = _calls_per_block(call, clock, seconds_per_call, effort)
-    stretches = _stretches(calls, clock)
+    with turn():
+        calls = _calls_per_block(call, clock, seconds_per_call, effort)
+        stretches = _stretches(calls, clock)
     blocks, on_device = list[float](), list[float]()
     total = 0.0
     while len(blocks) < effort.min_blocks or total < effort.min_seconds:
-        seconds, marks = _block(call, clock, stretches)
+        with turn():
+            seconds, marks = _block(call, clock, stretches)
         total += seconds
         blocks.append(seconds / calls)
         on_device += _between(marks, clock, stretches)
     wall_seconds = statistics.median(blocks)
     held_calls = _HELD_CALLS if wall_seconds < effort.block_seconds else 1
-    bound = bool(on_device) and _host_bound(call, clock, wall_seconds=wall_seconds, held_calls=held_calls)
+    bound = False
+    if on_device:
+        with turn():
+            bound = _host_bound(call, clock, wall_seconds=wall_seconds, held_calls=held_calls)
     return Blocks(tuple(blocks), calls, tuple(on_device) or None, bound)
 
 
