@@ -5,11 +5,12 @@ or inconclusive, in all, is checked by
 
     python tests/test_gate_alarms.py 50 [equal] [slower]
 
-which prints a line for each repetition, and a tally. On an idle machine a repetition is ten to twenty processes of a
-few seconds each. Nothing else may run meanwhile: on a busy machine most verdicts are inconclusive.
+which prints a line for each repetition, and a tally. A repetition is five to ten pairs of processes, of about ten
+seconds each on an idle machine. Both sides of a pair take their blocks in turn, so that other work may run meanwhile.
 """
 
 import collections
+import math
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import pytest
 
 from genbench.core.baseline import Selected
 from genbench.core.bench import EFFORTS
+from genbench.core.verdict import Verdict
 from genbench.gating import SideBySide, chosen_cells, count, speed_gate
 from genbench.regression.counters import compare_counters
 from genbench.regression.rule import Rule
@@ -68,31 +70,31 @@ def _deeper(folder: Path) -> Installation:
     )
 
 
-def _outcome(folder: Path, head: Installation) -> str:
+def _verdict(folder: Path, head: Installation) -> Verdict:
     """Verdict on the training speed of `ddpm` in head, against the running code."""
     (cell,), _ = chosen_cells(SELECTED)
     sides = SideBySide(EFFORTS["smoke"], folder, base=HERE, head=head)
     verdicts = speed_gate([cell], measure=sides, rule=RULE, phases=("train",), tell=lambda text: None)
-    return {verdict.measure: verdict.outcome for verdict in verdicts}[MEASURE]
+    return {verdict.measure: verdict for verdict in verdicts}[MEASURE]
 
 
 def _step_seconds(folder: Path) -> float:
-    """One training step of the running code."""
+    """One training step of the running code, under the conditions in which the gate measures it."""
     (cell,), _ = chosen_cells(SELECTED)
-    done = SideBySide(EFFORTS["smoke"], folder)("head", cell, "train", 0)
+    done = SideBySide(EFFORTS["smoke"], folder).pair(cell, "train", 0, first="base").head
     rates = sorted(done.values[MEASURE])
     assert done.batch_size is not None
     return done.batch_size / rates[len(rates) // 2]
 
 
 def test_the_same_code_raises_no_alarm(tmp_path):
-    found = [_outcome(tmp_path / str(i), HERE) for i in range(REPETITIONS)]
+    found = [_verdict(tmp_path / str(i), HERE).outcome for i in range(REPETITIONS)]
     assert set(found) <= {"unchanged", "inconclusive"}, found
 
 
 def test_a_slow_down_of_ten_per_cent_is_never_taken_for_unchanged(tmp_path):
     slow = _slower(tmp_path / "checkout", SHARE * _step_seconds(tmp_path / "step"))
-    found = [_outcome(tmp_path / str(i), slow) for i in range(REPETITIONS)]
+    found = [_verdict(tmp_path / str(i), slow).outcome for i in range(REPETITIONS)]
     assert set(found) <= {"regressed", "inconclusive"}, found
 
 
@@ -126,9 +128,11 @@ def _repeat(repetitions: int, kinds: Sequence[str]) -> None:
             heads["slower"] = _slower(folder / "checkout", SHARE * _step_seconds(folder / "step"))
         for number in range(repetitions):
             for kind in kinds:
-                found = _outcome(folder / f"{kind}-{number}", heads[kind])
-                tally[kind][found] += 1
-                sys.stdout.write(f"{number + 1}/{repetitions} {kind}: {found}\n")
+                found = _verdict(folder / f"{kind}-{number}", heads[kind])
+                tally[kind][found.outcome] += 1
+                low, high = found.ci95 or (math.nan, math.nan)
+                shown = f"{found.change or 0.0:+.1%} [{low:+.1%}, {high:+.1%}]"
+                sys.stdout.write(f"{number + 1}/{repetitions} {kind}: {found.outcome} {shown}\n")
                 sys.stdout.flush()
     for kind, counts in tally.items():
         sys.stdout.write(f"{kind}: {dict(counts)}\n")
