@@ -59,6 +59,39 @@ class Rate(State):
     raw: Annotated[tuple[FiniteFloat, ...], BeforeValidator(_as_tuple)]
 
 
+class Look(State):
+    """How good a model was in the middle of its training."""
+
+    samples_seen: int
+    seconds: FiniteFloat
+    """Of training so far; the clock stands while a model is looked at."""
+    value: FiniteFloat | None
+    """None where the samples or the score broke down."""
+
+
+class TimeToQuality(State):
+    """How long a training took to a target, with the whole curve."""
+
+    score: str
+    unit: str
+    better: Better
+    target: FiniteFloat
+    num_samples: int
+    """Behind each look."""
+    every: int
+    """Training examples between two looks."""
+    protocol: dict[str, Scalar] = {}
+    looks: Annotated[tuple[Look, ...], BeforeValidator(_as_tuple)]
+    """In order; the last one is of the finished model."""
+    seconds: FiniteFloat | None
+    """Of training up to the second of the first two looks in a row that met the target; None where none did."""
+    samples_seen: int | None
+    """Training examples up to that look."""
+    budget_seconds: FiniteFloat
+    """Of the whole training: a miss took longer than this."""
+    budget_samples: int
+
+
 class Timing(State):
     """What a cell cost. Seconds are wall-clock; None means that the phase did not run."""
 
@@ -74,6 +107,8 @@ class Timing(State):
     """Network evaluations for one sample; None for models that are not iterative."""
     peak_memory_gib: FiniteFloat | None = None
     """Peak device memory (CUDA) or peak resident memory of the process (CPU)."""
+    time_to_quality: TimeToQuality | None = None
+    """None where the tier names no target, or where it does not apply to the row."""
 
 
 class Environment(State):

@@ -8,7 +8,7 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from genbench.core.errors import SettingError
 
@@ -98,6 +98,20 @@ class TimingEffort(Spec):
     latency_requests: int = Field(default=5, ge=0)
 
 
+class Target(Spec):
+    """A score that a training is to reach, and how often it is looked at: what stands behind time to quality."""
+
+    metric: RefField
+    score: str | None = None
+    """Name of the score, where the metric gives several; None takes its first."""
+    value: FiniteFloat
+    every: PositiveInt
+    """Training examples between two looks. They come at fixed numbers of examples and not of seconds, so that faster
+    code gets no more chances than slower."""
+    num_samples: PositiveInt
+    """Drawn for each look."""
+
+
 class Tier(Spec):
     """One budget of a suite: what is trained on, for how long, and how much is drawn and scored."""
 
@@ -116,6 +130,8 @@ class Tier(Spec):
     precision: Literal["float32", "bfloat16"] = "float32"
     deadline_seconds: PositiveFloat = 3600.0
     timing: TimingEffort = TimingEffort()
+    target: Target | None = None
+    """None: trainings are not looked at before their end."""
 
 
 class Suite(Spec):

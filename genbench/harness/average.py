@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,3 +33,14 @@ class WeightAverage:
     def copy_back(self) -> None:
         """Replace the present weights by the average."""
         torch._foreach_copy_(self._parameters, self._average)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The average in place of the weights, for a look at it; the weights themselves come back afterwards."""
+        kept = [parameter.detach().clone() for parameter in self._parameters]
+        self.copy_back()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._parameters, kept)

@@ -32,6 +32,7 @@ from genbench.harness.building import build, training_set
 from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
+from genbench.harness.quality import QualityWatch
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
 
@@ -92,7 +93,8 @@ class _Story:
             networks = Networks(Roles(features=cell.features), self._device)
             networks.get("features")  # a missing one is found before anything is trained
             train_set = training_set(cell, dataset)
-        made = self._model(dataset, train_set) if cell.role == "model" else self._control(dataset, train_set)
+        is_model = cell.role == "model"
+        made = self._model(dataset, train_set, networks) if is_model else self._control(dataset, train_set)
         with self._during("save"):
             self._save_samples(made.samples, levels=dataset.spec.levels or 0)
         with self._during("score"):
@@ -122,19 +124,27 @@ class _Story:
         )
         return self._record(status="failed", error=failure, timing=Timing(phases=self._seconds))
 
-    def _model(self, dataset: Dataset, train_set: Batch) -> Made:
+    def _model(self, dataset: Dataset, train_set: Batch, networks: Networks) -> Made:
         cell = self._cell
         clock.reset_peak_memory(self._device)
         with self._during("build"):
             torch.manual_seed(cell.seed)
             model = build(cell, dataset).to(self._device)
         with self._during("train"):
-            trained = self._reused(model) or self._trained(model, train_set)
+            trained = self._reused(model) or self._trained(model, train_set, self._watch(dataset, networks, model))
         with self._during("sample"):
             drawing = draw(model, cell.protocol.num_samples, seed=cell.seed, effort=cell.protocol.timing)
         return Made(drawing.samples, model, _timing(trained, drawing))
 
-    def _trained(self, model: GenerativeModel, train_set: Batch) -> Timing:
+    def _watch(self, dataset: Dataset, networks: Networks, model: GenerativeModel) -> QualityWatch | None:
+        """Looks for the target of the tier; None where there is none, or none for this model."""
+        target = self._cell.protocol.target
+        if target is None:
+            return None
+        watch = QualityWatch(target, self._cell, dataset, networks, model)
+        return watch if watch.why_not is None else None
+
+    def _trained(self, model: GenerativeModel, train_set: Batch, watch: QualityWatch | None) -> Timing:
         cell = self._cell
         if not model.phases():
             return Timing()
@@ -146,10 +156,15 @@ class _Story:
             precision=cell.protocol.precision,
             effort=cell.protocol.timing,
             report=lambda progress: self._report("train", progress),
+            looks=None if watch is None else watch.looks,
         )
         write_atomically(self._folder / WEIGHTS, safetensors.torch.save(_unshared(model)))
         write_atomically(self._folder / "raw" / "loss.npz", _curve(training))
-        return Timing(train_seconds=training.seconds, train_images_per_second=training.images_per_second)
+        return Timing(
+            train_seconds=training.seconds,
+            train_images_per_second=training.images_per_second,
+            time_to_quality=None if watch is None else watch.found(),
+        )
 
     def _reused(self, model: GenerativeModel) -> Timing | None:
         """Load the weights that another cell trained, with what that training cost."""

@@ -40,9 +40,32 @@ def draw(model: GenerativeModel, num_samples: int, *, seed: int, effort: TimingE
     """
     model.eval()
     device = device_of(model)
-    sizes = _batches(num_samples)
+    samples, speeds = _drawn(model, num_samples, seed=seed)
+    timed = speeds[1:] if len(speeds) > 1 else speeds
+    return Drawing(
+        samples=samples,
+        images_per_second=clock.rate(timed, "img/s"),
+        latency_seconds=clock.rate(_latencies(model, device, seed, effort.latency_requests), "s"),
+        network_evaluations=_network_evaluations(model, device, seed),
+    )
+
+
+@torch.no_grad()
+def draw_untimed(model: GenerativeModel, num_samples: int, *, seed: int) -> Tensor:
+    """Samples (N, *shape) on the CPU, in the batches of `draw` and with its seeds.
+
+    Raises:
+        SampleError: what was drawn is not what the contract says.
+    """
+    model.eval()
+    return _drawn(model, num_samples, seed=seed)[0]
+
+
+def _drawn(model: GenerativeModel, num_samples: int, *, seed: int) -> tuple[Tensor, list[float]]:
+    """Samples on the CPU, and the speed of each batch."""
+    device = device_of(model)
     chunks, speeds = [], []
-    for index, size in enumerate(sizes):
+    for index, size in enumerate(_batches(num_samples)):
         generator = torch.Generator(device).manual_seed(seed * _SEED_STRIDE + index)
         before = clock.read(device)
         chunk = model.sample(size, generator=generator)
@@ -50,13 +73,7 @@ def draw(model: GenerativeModel, num_samples: int, *, seed: int, effort: TimingE
         check_samples(chunk, size, model.spec)
         chunks.append(chunk.cpu())
         speeds.append(size / seconds)
-    timed = speeds[1:] if len(speeds) > 1 else speeds
-    return Drawing(
-        samples=torch.cat(chunks),
-        images_per_second=clock.rate(timed, "img/s"),
-        latency_seconds=clock.rate(_latencies(model, device, seed, effort.latency_requests), "s"),
-        network_evaluations=_network_evaluations(model, device, seed),
-    )
+    return torch.cat(chunks), speeds
 
 
 def check_samples(samples: Tensor, num_samples: int, spec: DataSpec) -> None:

@@ -22,6 +22,7 @@ from genbench.core.record import Rate
 from genbench.core.spec import TimingEffort
 from genbench.harness import clock
 from genbench.harness.average import WeightAverage
+from genbench.harness.looks import Looks, Pauses
 
 PREPARATION_EXAMPLES = 256
 Order = Callable[[int], Iterator[Tensor]]
@@ -48,7 +49,7 @@ class Training:
     """What training cost and how the loss went."""
 
     seconds: float
-    """Wall-clock of all phases, warm-up included, preparation not."""
+    """Wall-clock of all phases, warm-up included, preparation and looks not."""
     samples_seen: int
     images_per_second: Rate | None
     curve: tuple[Progress, ...]
@@ -63,8 +64,9 @@ def train(
     precision: str = "float32",
     effort: TimingEffort | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    looks: Looks | None = None,
 ) -> Training:
-    """Train a model in place on resident data; the same arguments give the same weights.
+    """Train a model in place on resident data; the same arguments give the same weights, whatever `looks` are.
 
     Args:
         model: on the device of `data`.
@@ -74,24 +76,26 @@ def train(
         precision: `float32`, or `bfloat16` for autocast.
         effort: how the clock is read.
         report: called at the end of every block.
+        looks: when the clock stands, and what happens then.
 
     Raises:
         DivergedError: a loss was not finite.
     """
     effort = effort or TimingEffort()
     order = begin(model, data, seed=seed)
-    device = data.x.device
-    started = clock.read(device)
+    pauses = Pauses(model, data.x.device, looks)
     rates, curve, seen = [], [], 0
-    for phase in model.phases():
-        run = _Run(model, phase, data, order, samples_seen, precision, effort, report)
-        run.to_the_end(seen_before=seen)
+    phases = model.phases()
+    for phase in phases:
+        run = _Run(model, phase, data, order, samples_seen, precision, effort, report, pauses)
+        run.to_the_end(seen_before=seen, last=phase is phases[-1])
         seen += run.samples_seen
         curve += run.curve
         measured = clock.rate(run.block_rates, "img/s")
         rates += [(phase.share, measured)] if measured is not None else []
-    seconds = clock.read(device) - started
+    seconds = pauses.training_seconds()
     model.eval().requires_grad_(True)
+    pauses.last(seen, seconds)
     return Training(seconds, seen, clock.chained_rate(rates), tuple(curve))
 
 
@@ -130,6 +134,14 @@ class Turns:
                 loss = turn.step(batches())
         return loss
 
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place, as after `end`, and then the weights themselves again."""
+        with contextlib.ExitStack() as stack:
+            for turn in self._turns:
+                stack.enter_context(turn.averaged())
+            yield
+
     def end(self) -> None:
         """Hand the model the averaged weights."""
         for turn in self._turns:
@@ -137,7 +149,10 @@ class Turns:
 
 
 class _Run:
-    """One phase: its players' turns, round after round, in timed blocks."""
+    """One phase: its players' turns, round after round, in timed blocks.
+
+    A block that a look or the end cuts short is no reading, unless there is no other.
+    """
 
     def __init__(
         self,
@@ -149,10 +164,11 @@ class _Run:
         precision: str,
         effort: TimingEffort,
         report: Callable[[Progress], None],
+        pauses: Pauses,
     ) -> None:
         batch_size = min(phase.batch_size, len(data))
         self.phase, self._data, self._samples_total = phase, data, samples_total
-        self._effort, self._report = effort, report
+        self._effort, self._report, self._pauses = effort, report, pauses
         self._turns = Turns(model, phase, batch_size=batch_size, samples_total=samples_total, precision=precision)
         self.num_rounds, self._images_per_round = self._turns.num_rounds, self._turns.images_per_round
         self._batches = order(batch_size)
@@ -160,21 +176,32 @@ class _Run:
         self.block_rates: list[float] = []
         self.curve: list[Progress] = []
 
-    def to_the_end(self, *, seen_before: int) -> None:
-        """Play all rounds: one to warm up each kernel, a few to settle, the rest in timed blocks."""
+    def to_the_end(self, *, seen_before: int, last: bool) -> None:
+        """Play all rounds: one to warm up each kernel, a few to settle, the rest in timed blocks.
+
+        Args:
+            seen_before: examples of earlier phases.
+            last: no phase follows, so that the end of this one is the end of the training.
+        """
         device, done = self._data.x.device, 0
-        length = min(self._effort.warmup_steps, self.num_rounds)
+        wanted = min(self._effort.warmup_steps, self.num_rounds)
+        cut_short: list[float] = []
         while done < self.num_rounds:
+            seen = seen_before + done * self._images_per_round
+            left = min(self.num_rounds - done, self._pauses.rounds_left(seen, self._images_per_round))
+            length = int(min(wanted, left))
             before = clock.read(device)
             loss = self._rounds(length)
             seconds = clock.read(device) - before
-            done += length
+            done, seen = done + length, seen + length * self._images_per_round
             speed = length * self._images_per_round / seconds
             if done > self._effort.warmup_steps:
-                self.block_rates.append(speed)
-            self._note(loss, seen_before + done * self._images_per_round, speed)
-            length = clock.block_length(seconds / length, min_block_seconds=self._effort.min_block_seconds)
-            length = min(length, self.num_rounds - done)
+                (self.block_rates if length == wanted else cut_short).append(speed)
+            self._note(loss, seen, speed)
+            wanted = clock.block_length(seconds / length, min_block_seconds=self._effort.min_block_seconds)
+            if not (last and done == self.num_rounds):
+                self._pauses.come(seen, self._turns.averaged)
+        self.block_rates = self.block_rates or cut_short
         self._turns.end()
 
     def _rounds(self, count: int) -> Tensor:
@@ -212,6 +239,10 @@ class _OwnTurn:
         with _autocast(batch.x.device, self._precision):
             return self._model.train_step(batch).detach()
 
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to put in place."""
+        return contextlib.nullcontext()
+
     def end(self) -> None:
         """Nothing to hand over: the weights are the model's own."""
 
@@ -244,6 +275,10 @@ class _Turn:
         if self._average is not None:
             self._average.update()
         return loss.detach()
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The averaged weights in place, and then the weights themselves again."""
+        return contextlib.nullcontext() if self._average is None else self._average.in_place()
 
     def end(self) -> None:
         """Hand the model the averaged weights."""

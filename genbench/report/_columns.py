@@ -28,10 +28,12 @@ COSTS = (
     cost_column("sample_images_per_second", "sample", "img/s", "higher", ranked=True),
     cost_column("network_evaluations", "NFE", "", "lower"),
     cost_column("train_seconds", "train", "s", "lower"),
+    cost_column("time_to_quality", "time to target", "s", "lower"),
+    cost_column("samples_to_quality", "samples to target", "", "lower"),
     cost_column("peak_memory_gib", "peak", "GiB", "lower"),
 )
 MACHINE_COSTS = frozenset(
-    {"train_images_per_second", "sample_images_per_second", "train_seconds", "peak_memory_gib"},
+    {"train_images_per_second", "sample_images_per_second", "train_seconds", "time_to_quality", "peak_memory_gib"},
 )
 """Costs that mean nothing beside those of another machine."""
 

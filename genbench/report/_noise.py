@@ -30,6 +30,8 @@ class Estimate:
     ci95: tuple[float, float] | None
     spread: float | None
     """Standard deviation over seeds, None below three of them."""
+    beyond: bool = False
+    """The number was not reached within its budget: it is larger than `value`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,24 @@ def merge_rates(rates: Sequence[Rate]) -> Estimate:
     """
     errors = [(rate.p90 - rate.p10) / P10_TO_P90 if len(rate.raw) > 1 else None for rate in rates]
     return merge([rate.median for rate in rates], errors)
+
+
+def merge_times(times: Sequence[tuple[float | None, float]]) -> Estimate:
+    """Median over seeds of times to a target, with its budget where that was missed.
+
+    A miss counts as longer than every time that was reached. Of an even number of seeds it is the mean of the two in
+    the middle, and a miss where either is one. No noise is given: the median of so few says little of it.
+
+    Args:
+        times: seconds or examples, None for a miss; and the budget.
+    """
+    ordered = sorted(times, key=lambda pair: math.inf if pair[0] is None else pair[0])
+    middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+    reached = [value for value, _ in middle if value is not None]
+    if len(reached) < len(middle):
+        missed = [budget for value, budget in ordered if value is None]
+        return Estimate(min(missed), None, None, None, beyond=True)
+    return Estimate(statistics.fmean(reached), None, None, None)
 
 
 def score_error(score: Score) -> float | None:

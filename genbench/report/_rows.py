@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from genbench.core.record import Environment, Failure, Rate, Record
-from genbench.report._noise import Estimate, merge, merge_rates, merge_scores
+from genbench.core.record import Environment, Failure, Rate, Record, TimeToQuality
+from genbench.report._noise import Estimate, merge, merge_rates, merge_scores, merge_times
 
 _SEED_FREE = {"seed", "weights_from", "suite", "suite_version", "tier", "dataset"}
 """Fields of a cell in which the seeds of one row, or all rows of one table, agree or do not matter."""
@@ -85,6 +85,9 @@ def cost(row: Subject, name: str, on: str) -> Estimate | None:
     if name in RATES:
         rates = [rate for record in records if (rate := RATES[name](record)) is not None]
         return merge_rates(rates) if rates else None
+    if name in TIMES:
+        times = [TIMES[name](found) for record in records if (found := record.timing.time_to_quality) is not None]
+        return merge_times(times) if times else None
     values = [value for record in records if (value := VALUES[name](record)) is not None]
     return merge(values, [None] * len(values)) if values else None
 
@@ -93,6 +96,11 @@ RATES: dict[str, Callable[[Record], Rate | None]] = {
     "train_images_per_second": lambda record: record.timing.train_images_per_second,
     "sample_images_per_second": lambda record: record.timing.sample_images_per_second,
 }
+TIMES: dict[str, Callable[[TimeToQuality], tuple[float | None, float]]] = {
+    "time_to_quality": lambda found: (found.seconds, found.budget_seconds),
+    "samples_to_quality": lambda found: (found.samples_seen, found.budget_samples),
+}
+"""What it took to a target, None for a miss, and the budget."""
 VALUES: dict[str, Callable[[Record], float | None]] = {
     "num_parameters": lambda record: None if record.num_parameters is None else record.num_parameters / 1e6,
     "samples_seen": lambda record: record.cell.samples_seen if _trained(record) else None,

@@ -20,6 +20,9 @@ _COST = (
     "network_evaluations",
     "train_seconds",
     "peak_memory_gib",
+    "time_to_quality",
+    "samples_to_quality",
+    "quality_budget_seconds",
     "fingerprint",
 )
 COLUMNS = (
@@ -93,6 +96,7 @@ def _cell(record: Record) -> dict[str, Value]:
 def _cost(record: Record) -> dict[str, Value]:
     timing = record.timing
     train, sample = timing.train_images_per_second, timing.sample_images_per_second
+    target = timing.time_to_quality  # its budget without a time is a miss
     return {
         "num_parameters": record.num_parameters,
         "samples_seen": record.cell.samples_seen,
@@ -101,6 +105,9 @@ def _cost(record: Record) -> dict[str, Value]:
         "network_evaluations": timing.network_evaluations,
         "train_seconds": timing.train_seconds,
         "peak_memory_gib": timing.peak_memory_gib,
+        "time_to_quality": None if target is None else target.seconds,
+        "samples_to_quality": None if target is None else target.samples_seen,
+        "quality_budget_seconds": None if target is None else target.budget_seconds,
         "fingerprint": None if record.environment is None else record.environment.fingerprint,
     }
 
@@ -131,6 +138,7 @@ _WHOLE = {
     "num_reference",
     "num_parameters",
     "samples_seen",
+    "samples_to_quality",
     "network_evaluations",
 }
 _FLOAT = {"value", "stderr", "ci95_low", "ci95_high", "ci95_half_width"} | (set(_COST) - _WHOLE - {"fingerprint"})

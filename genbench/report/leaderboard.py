@@ -7,6 +7,7 @@ the next model by more than the noise. Speeds are ranked within one machine. Fai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,7 +34,8 @@ from genbench.report._table import INTERVAL, CellValue, Column, Finding, Leaderb
 __all__ = ["CellValue", "Column", "Finding", "Leaderboard", "Legend", "Row", "control_order", "leaderboard"]
 
 _WEAKEST_FIRST: tuple[Kind, ...] = ("estimate", "bound", "dequantised", "exact")
-_COUNTED = frozenset({"samples_seen", "network_evaluations"})
+_COUNTED = frozenset({"samples_seen", "network_evaluations", "samples_to_quality"})
+BEYOND = ">"
 _BORROWED = "samples from weights that another row trained"
 _NO_NOISE = "given without an uncertainty, hence not ranked"
 _MEANINGS = {
@@ -42,6 +44,7 @@ _MEANINGS = {
     "≤": "a bound, or exact only for dequantised data: the true value is not above it",
     "≥": "a bound, or exact only for dequantised data: the true value is not below it",
     "≈": "an estimate that can err either way",
+    BEYOND: "not reached within the budget, which is the number shown; the median over seeds counts a miss as longest",
     INTERVAL: "95 % interval over samples",
     "±": f"standard deviation over seeds, given from {SEEDS_FOR_SPREAD} seeds on",
     "best": "best model, ahead of the next by more than the noise (95 %)",
@@ -122,6 +125,7 @@ class _Numbers:
             row = self.rows[index]
             value = None if by is None else self.values.get((index, by.name))
             rank = 0.0 if value is None or by is None else best_first(value.value, by.better)
+            rank = math.inf if value is not None and value.beyond else rank
             unranked = value is not None and by is not None and not self.comparable(row, by)
             return not row.is_model, not row.records, value is None, unranked, rank, row.label
 
@@ -227,13 +231,13 @@ def _measured(table: _Numbers, index: int, column: Column, value: Estimate, note
     return CellValue(
         status="value",
         value=shown,
-        mark=_mark(kind, column.better),
+        mark=BEYOND if value.beyond else _mark(kind, column.better),
         spread="" if spread is None else f"± {beside(spread, shown)}",
         interval="" if ci95 is None else f"[{like(ci95[0], shown)}, {like(ci95[1], shown)}]",
         bold=place is not None and place.best and kind != "estimate",  # it may err in its own favour
         tier=None if place is None else place.tier,
         notes=tuple(notes.add(text) for text in _value_notes(table, row, column, value)),
-        number=value.value,
+        number=None if value.beyond else value.value,
         stderr=value.stderr,
         ci95=value.ci95,
         kind=kind,
@@ -281,6 +285,22 @@ def _remarks(table: _Numbers) -> tuple[str, ...]:
     reasons = {name: "; ".join(sorted({record.skipped[name] for record in records})) for name in everywhere}
     bare = [column.name for column in table.columns if column.quality and table.without_noise(column)]
     return (
+        *_target(records),
         *(one_line(f"`{name}` applies to no row: {reasons[name]}") for name in sorted(reasons)),
         *(f"`{name}` is {_NO_NOISE}" for name in bare),
+    )
+
+
+def _target(records: Sequence[Record]) -> tuple[str, ...]:
+    """What `time to target` is the time to."""
+    found = next((record.timing.time_to_quality for record in records if record.timing.time_to_quality), None)
+    if found is None:
+        return ()
+    sign = "≥" if found.better == "higher" else "≤"
+    unit = f" {found.unit}" if found.unit else ""
+    return (
+        one_line(
+            f"time to target: seconds of training to the second of the first two looks in a row with `{found.score}` "
+            f"{sign} {found.target:g}{unit}, from {found.num_samples} samples every {found.every:,} examples"
+        ),
     )

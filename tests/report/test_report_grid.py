@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench.report.grid import LEGIBLE, comparison_grid, sample_grid, save_png
+from genbench.report.grid import LEGIBLE, comparison_grid, sample_grid, save_png, sectioned_grid
 
 
 def noise(n, channels=3, side=8, levels=256, seed=0):
@@ -95,3 +95,44 @@ def test_a_saved_grid_reads_back_and_leaves_no_partial_file(tmp_path):
     with Image.open(tmp_path / "deep" / "grid.png") as read:
         np.testing.assert_array_equal(np.asarray(read), np.asarray(grid))
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["grid.png"]
+
+
+def test_a_page_of_sections_has_every_row_of_every_model_in_line():
+    a, b, c = noise(3, seed=1), noise(3, seed=2), noise(2, seed=3)
+    page = np.asarray(sectioned_grid({"vae": {"one": a, "two": b}, "other": {"a longer label": c}}))
+    strips = [np.asarray(sample_grid(images, columns=3)) for images in (a, b, c)]
+    left = page.shape[1] - 8 - strips[0].shape[1]
+    tops = [8 + 20, 8 + 20 + 64 + 2, 8 + 20 + 64 + 2 + 64 + 8 + 20]
+    for strip, top in zip(strips, tops, strict=True):
+        np.testing.assert_array_equal(page[top : top + 64, left : left + strip.shape[1]], strip)
+    assert page.shape[0] == tops[-1] + 64 + 8
+    for top in tops:
+        assert (page[top : top + 64, :left] < 128).any()  # a label
+    assert (page[8:28, :left] < 128).any()  # the first model's name
+    assert (page[tops[1] + 64 + 8 : tops[2], :left] < 128).any()  # the second's
+
+
+def test_words_stand_above_their_columns_and_a_caption_above_all():
+    rows = {"vae": {"one": noise(3, seed=1)}}
+    plain = np.asarray(sectioned_grid(rows))
+    headed = np.asarray(sectioned_grid(rows, heads=("-2", "", "+2"), caption="what is shown"))
+    assert headed.shape == (plain.shape[0] + 2 * 20, plain.shape[1], 3)
+    np.testing.assert_array_equal(headed[-72:], plain[-72:])
+    left = plain.shape[1] - 8 - (3 * 66 - 2)
+    band = headed[8 + 20 + 20 : -72, left:]
+    inked = [(band[:, 66 * k : 66 * k + 64] < 128).any() for k in range(3)]
+    assert inked == [True, False, True]
+    assert (headed[:24] < 128).any()
+
+
+def test_a_word_wider_than_its_column_and_a_caption_wider_than_the_page_are_cut():
+    rows = {"vae": {"one": noise(1)}}
+    wide = sectioned_grid(rows, heads=("far too long for a column",), caption="x" * 500)
+    assert wide.width == sectioned_grid(rows).width
+    assert wide.height == sectioned_grid(rows, caption="x").height
+
+
+@pytest.mark.parametrize("sections", [{}, {"vae": {}}])
+def test_a_page_without_rows_is_refused(sections):
+    with pytest.raises(ValueError, match="at least one row"):
+        sectioned_grid(sections)

@@ -8,6 +8,7 @@ from report_records import CPU, EXTRACTOR, GPU, bpd, control, controls, failed, 
 from scipy import stats
 
 from genbench.core.errors import UnknownName
+from genbench.core.record import Look, TimeToQuality
 from genbench.report._noise import Z95, Estimate, merge, places
 from genbench.report._numbers import beside, count, like, significant
 from genbench.report._table import letter
@@ -481,3 +482,57 @@ def test_the_split_into_tables_does_not_depend_on_the_order(seed):
     records += [failed("e", "boom", seed=8), failed("z", "boom"), model("y", [bpd(3.0)]), *controls()]
     shuffled = random.Random(seed).sample(records, len(records))
     assert document(leaderboard(shuffled)) == document(leaderboard(records))
+
+
+def _timed(record, seconds, *, budget=60.0, value=40.0):
+    """A record with a curve that falls below its target at `seconds`, or never."""
+    looks = tuple(Look(samples_seen=i * 1000, seconds=i * budget / 10, value=50.0 - i) for i in range(1, 11))
+    found = TimeToQuality(
+        score="fd_shapes_net",
+        unit="",
+        better="lower",
+        target=value,
+        num_samples=256,
+        every=1000,
+        looks=looks,
+        seconds=seconds,
+        samples_seen=None if seconds is None else round(1000 * seconds),
+        budget_seconds=budget,
+        budget_samples=60_000,
+    )
+    return record.model_copy(update={"timing": record.timing.model_copy(update={"time_to_quality": found})})
+
+
+def _reached(label, times, *, budget=60.0):
+    return [_timed(model(label, [fd(30.0)], seed=i), seconds, budget=budget) for i, seconds in enumerate(times)]
+
+
+def test_time_to_a_target_is_the_median_over_seeds_and_a_miss_counts_as_longest():
+    records = [*_reached("fast", (10.0, 30.0, None)), *_reached("slow", (20.0, None, None)), *_reached("one", (25.0,))]
+    board = only(records, sort="time_to_quality")
+    assert cell(board, "fast", "time_to_quality").text == "30.0"
+    assert cell(board, "fast", "samples_to_quality").text == "30k"
+    missed = cell(board, "slow", "time_to_quality")
+    assert (missed.text, missed.number) == ("> 60.0", None)
+    assert cell(board, "slow", "samples_to_quality").text == "> 60k"
+    assert [row.label for row in board.rows] == ["one", "fast", "slow"]
+    assert any(entry.sign == ">" for entry in board.legend)
+    (remark,) = [text for text in board.remarks if text.startswith("time to target")]
+    assert "`fd_shapes_net` ≤ 40" in remark
+    assert "256 samples every 1,000 examples" in remark
+
+
+def test_a_miss_is_last_however_small_its_budget():
+    board = only([*_reached("quitter", (None,), budget=5.0), *_reached("runner", (50.0,))], sort="time_to_quality")
+    assert [row.label for row in board.rows] == ["runner", "quitter"]
+    assert cell(board, "quitter", "time_to_quality").text == "> 5.00"
+
+
+def test_of_two_seeds_the_time_is_their_mean_and_a_miss_of_one_is_a_miss():
+    board = only([*_reached("both", (10.0, 30.0)), *_reached("half", (10.0, None))])
+    assert cell(board, "both", "time_to_quality").text == "20.0"
+    assert cell(board, "half", "time_to_quality").text == "> 60.0"
+
+
+def test_without_a_target_there_is_no_column_for_it():
+    assert not any("quality" in column.name for column in only(run()).columns)
