@@ -3,6 +3,7 @@
     plan.json           every cell, written before the first starts
     events.jsonl        what happened when; appended and flushed
     cells/<key>/        record.json, stdout.log, stderr.log, model.safetensors, samples.npz, grid.png
+    speeds.json         what timed rounds say of finished models, where the tier asks for them; `rounds/` has their logs
 
 A cell is finished when its `record.json` is there: it is the last file written, under a temporary
 name, synced, and renamed.
@@ -19,12 +20,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genbench.core.bench import BenchFile
 from genbench.core.errors import StoreError
 from genbench.core.files import unwritable, write_atomically
 from genbench.core.record import RECORD_SCHEMA, Record
 from genbench.core.spec import Cell
 
 PLAN_SCHEMA = "genbench.plan/1"
+SPEEDS_FILE = "speeds.json"
 
 
 class StoredPlan(BaseModel):
@@ -130,6 +133,25 @@ class RunFolder:
         plan = self.plan()
         found = [] if plan is None else [self.record(cell.key) for cell in plan.cells]
         return [record for record in found if record is not None]
+
+    def speeds(self) -> BenchFile | None:
+        """Speeds of the models of the run from timed rounds, None where there are none.
+
+        Raises:
+            StoreError: the file is damaged or of another version.
+        """
+        file = self.path / SPEEDS_FILE
+        if not file.is_file():
+            return None
+        try:
+            return BenchFile.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            hint = "remove it, and `genbench run` measures anew"
+            raise StoreError(f"{file}: not a bench file that this version can read", hint=hint) from error
+
+    def write_speeds(self, made: BenchFile) -> None:
+        """Replace the speeds."""
+        write_atomically(self.path / SPEEDS_FILE, made.model_dump_json(indent=1).encode() + b"\n")
 
     def samples(self, key: str) -> np.ndarray | None:
         """Samples of a cell for showing: (N, C, H, W) uint8 in 0 .. 255; None when there are no images."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from genbench.core.bench import BenchFile
     from genbench.core.record import Record
+    from genbench.report.leaderboard import Leaderboard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +30,16 @@ def run(options: argparse.Namespace) -> int:
     from genbench.core.errors import StoreError
     from genbench.core.files import write_atomically
 
-    records = records_of(options.runs)
+    records, speeds = records_of(options.runs), speeds_of(options.runs)
     if not records:
         raise StoreError(f"no finished cells in {', '.join(map(str, options.runs))}", hint="`genbench run` makes them")
     if options.format == "rich" and options.output is None:
         from genbench.report.leaderboard import leaderboard
         from genbench.report.terminal import print_leaderboards, results_console
 
-        print_leaderboards(leaderboard(records, sort=options.sort), results_console())
+        print_leaderboards(leaderboard(records, sort=options.sort, speeds=speeds), results_console())
         return 0
-    text = rendered(records, options.format, sort=options.sort)
+    text = rendered(records, options.format, sort=options.sort, speeds=speeds)
     if options.output is None:
         sys.stdout.write(text)
     else:
@@ -56,15 +58,23 @@ def records_of(runs: Sequence[Path]) -> list[Record]:
     return [record for path in runs for record in RunFolder.open(path).records()]
 
 
-def rendered(records: Sequence[Record], kind: str, *, sort: str | None) -> str:
-    """The table as text of one kind."""
+def speeds_of(runs: Sequence[Path]) -> list[BenchFile]:
+    """Timed rounds of the run folders that have some."""
+    from genbench.store import RunFolder
+
+    found = [RunFolder.open(path).speeds() for path in runs]
+    return [file for file in found if file is not None]
+
+
+def rendered(records: Sequence[Record], kind: str, *, sort: str | None, speeds: Sequence[BenchFile] = ()) -> str:
+    """The table as text of one kind; CSV has the records alone."""
     from genbench.report.leaderboard import leaderboard
 
     if kind == "csv":
         from genbench.report.frame import to_csv
 
         return to_csv(records)
-    boards = leaderboard(records, sort=sort)
+    boards = leaderboard(records, sort=sort, speeds=speeds)
     if kind == "md":
         from genbench.report.markdown import to_markdown
 
@@ -77,18 +87,17 @@ def rendered(records: Sequence[Record], kind: str, *, sort: str | None) -> str:
         from genbench.report.document import to_json
 
         return to_json(boards)
-    return _plain(records, sort)
+    return _plain(boards)
 
 
-def _plain(records: Sequence[Record], sort: str | None) -> str:
-    """The terminal's table as text, for a file."""
+def _plain(boards: Sequence[Leaderboard]) -> str:
+    """The terminal's tables as text, for a file."""
     import io
 
     from rich.console import Console
 
-    from genbench.report.leaderboard import leaderboard
     from genbench.report.terminal import print_leaderboards
 
     buffer = io.StringIO()
-    print_leaderboards(leaderboard(records, sort=sort), Console(file=buffer, width=160, highlight=False))
+    print_leaderboards(boards, Console(file=buffer, width=160, highlight=False))
     return buffer.getvalue()

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.cli.selection import add_selection, out_folder, plan_of
+from genbench.core.bench import EFFORTS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from genbench.core.record import Record
+    from genbench.core.spec import Cell
+    from genbench.store import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again.add_argument("--fresh", action="store_true", help="remove the run folder first")
     how = parser.add_argument_group("execution")
     how.add_argument("--executor", choices=["local"], default="local", help="where cells run (default: local)")
+    how.add_argument(
+        "--rounds",
+        choices=[*EFFORTS, "none"],
+        metavar="effort",
+        help=f"time finished models in rounds of their own: {', '.join(EFFORTS)}, none (default: the tier's)",
+    )
     how.add_argument("--fail-fast", action="store_true", help="stop at the first failed cell")
     parser.epilog = "example: genbench run --suite images --model vae --model mine.py --seeds 0,1,2"
     parser.set_defaults(run=run)
@@ -48,13 +60,26 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:
         summary = runner.run(plan.cells, folder, version=VERSION, observer=watching, fail_fast=options.fail_fast)
-    print_leaderboards(leaderboard(folder.records()), results_console())
+    effort = options.rounds or plan.protocol.rounds or "none"
+    if effort != "none" and not (options.fail_fast and summary.failed):
+        _time(plan.cells, folder, effort, console)
+    speeds = folder.speeds()
+    print_leaderboards(leaderboard(folder.records(), speeds=() if speeds is None else (speeds,)), results_console())
     for line in dict.fromkeys(_mend(record) for record in summary.failed):
         console.print(line, markup=False, soft_wrap=True)
     sys.stdout.write(f"{path}\n")
     if not any(record.scores for record in summary.records):
         return 3 if summary.failed else 6
     return 3 if summary.failed else 0
+
+
+def _time(cells: Sequence[Cell], folder: RunFolder, effort: str, console: Console) -> None:
+    """Measure the speeds of what has finished."""
+    from genbench.cli.round_progress import round_progress
+    from genbench.timed_rows import time_rows
+
+    with round_progress(console, f"timed rounds, effort {effort}") as tell:
+        time_rows(cells, folder, effort=EFFORTS[effort], tell=tell)
 
 
 def _mend(record: Record) -> str:

@@ -91,7 +91,7 @@ def _as_entry(value: object) -> object:
 
 
 class TimingEffort(Spec):
-    """How long the clock runs; see the timing notes in `genbench/harness/clock.py`."""
+    """How long the clock of a cell runs: in its training, and while it draws its samples."""
 
     warmup_steps: PositiveInt = 5
     min_block_seconds: PositiveFloat = 0.2
@@ -132,6 +132,9 @@ class Tier(Spec):
     timing: TimingEffort = TimingEffort()
     target: Target | None = None
     """None: trainings are not looked at before their end."""
+    rounds: Literal["smoke", "quick", "standard", "paper"] | None = None
+    """Effort of the timed rounds in which finished models are measured at the end of a run, each in processes of its own
+    (`core.bench.EFFORTS`); their speeds then stand in the table. None: those of the cells' own clocks do."""
 
 
 class Suite(Spec):

@@ -26,6 +26,7 @@ COSTS = (
     cost_column("samples_seen", "samples seen", "", None),
     cost_column("train_images_per_second", "train", "img/s", "higher", ranked=True),
     cost_column("sample_images_per_second", "sample", "img/s", "higher", ranked=True),
+    cost_column("latency_seconds", "latency", "ms", "lower", ranked=True),
     cost_column("network_evaluations", "NFE", "", "lower"),
     cost_column("train_seconds", "train", "s", "lower"),
     cost_column("time_to_quality", "time to target", "s", "lower"),
@@ -33,7 +34,14 @@ COSTS = (
     cost_column("peak_memory_gib", "peak", "GiB", "lower"),
 )
 MACHINE_COSTS = frozenset(
-    {"train_images_per_second", "sample_images_per_second", "train_seconds", "time_to_quality", "peak_memory_gib"},
+    {
+        "train_images_per_second",
+        "sample_images_per_second",
+        "latency_seconds",
+        "train_seconds",
+        "time_to_quality",
+        "peak_memory_gib",
+    },
 )
 """Costs that mean nothing beside those of another machine."""
 

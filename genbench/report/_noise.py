@@ -67,14 +67,14 @@ def merge_scores(scores: Sequence[Score]) -> Estimate:
     return merged
 
 
-def merge_rates(rates: Sequence[Rate]) -> Estimate:
-    """Median rates over seeds.
+def merge_rates(rates: Sequence[Rate], *, scale: float = 1.0) -> Estimate:
+    """Median rates over seeds, `scale` times.
 
     The error of one median is the deviation of its blocks, not divided by the root of their number:
     blocks of one process share their luck, so more of them do not make the median surer.
     """
-    errors = [(rate.p90 - rate.p10) / P10_TO_P90 if len(rate.raw) > 1 else None for rate in rates]
-    return merge([rate.median for rate in rates], errors)
+    errors = [scale * (rate.p90 - rate.p10) / P10_TO_P90 if len(rate.raw) > 1 else None for rate in rates]
+    return merge([scale * rate.median for rate in rates], errors)
 
 
 def merge_times(times: Sequence[tuple[float | None, float]]) -> Estimate:

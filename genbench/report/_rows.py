@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from genbench.core.bench import Bench, BenchFile
 from genbench.core.record import Environment, Failure, Rate, Record, TimeToQuality
-from genbench.report._noise import Estimate, merge, merge_rates, merge_scores, merge_times
+from genbench.report._noise import Z95, Estimate, merge, merge_rates, merge_scores, merge_times
 
 _SEED_FREE = {"seed", "weights_from", "suite", "suite_version", "tier", "dataset"}
 """Fields of a cell in which the seeds of one row, or all rows of one table, agree or do not matter."""
@@ -28,6 +30,10 @@ class Subject:
     failed: tuple[Record, ...]
     replaced: tuple[int, ...] = ()
     """Seeds of which an older record exists too."""
+    speeds: Bench | None = None
+    """What timed rounds say of it; None where only the cells' own clocks do."""
+    speeds_on: str = ""
+    """Fingerprint of the machine of the rounds."""
 
     @property
     def any(self) -> Record:
@@ -45,8 +51,14 @@ class Subject:
         return merge_scores(scores) if scores else None
 
 
-def subjects(records: Sequence[Record]) -> list[Subject]:
-    """Rows in the order of their labels; rows that would share a label say how they differ."""
+def subjects(records: Sequence[Record], speeds: Sequence[BenchFile] = ()) -> list[Subject]:
+    """Rows in the order of their labels; rows that would share a label say how they differ.
+
+    Args:
+        records: of one table.
+        speeds: timed rounds of any cells; the last file that has a cell counts.
+    """
+    timed = {row.cell.key: (row, file) for file in speeds for row in file.results if row.variant == "eager"}
     rows: dict[str, list[Record]] = {}
     for record in records:
         rows.setdefault(json.dumps(_identity(record), sort_keys=True), []).append(record)
@@ -57,8 +69,16 @@ def subjects(records: Sequence[Record]) -> list[Subject]:
     found = []
     for (_, label), alike in sorted(by_label.items()):
         names = _told_apart(label, [_identity(row[0]) for row in alike])
-        found += [_subject(name, row) for name, row in zip(names, alike, strict=True)]
+        found += [_with_speeds(_subject(name, row), timed) for name, row in zip(names, alike, strict=True)]
     return found
+
+
+def _with_speeds(row: Subject, timed: Mapping[str, tuple[Bench, BenchFile]]) -> Subject:
+    own = [timed[record.key] for record in row.records if record.key in timed]
+    if not own:
+        return row
+    bench, file = own[0]
+    return dataclasses.replace(row, speeds=bench, speeds_on=machine(file.environment))
 
 
 def home_machine(rows: Sequence[Subject]) -> str:
@@ -80,11 +100,16 @@ def timed_on(row: Subject, home: str) -> str:
 
 
 def cost(row: Subject, name: str, on: str) -> Estimate | None:
-    """A cost over the seeds made on one machine, None where it was not measured."""
+    """A cost over the seeds made on one machine, None where it was not measured; timed rounds come before cells."""
+    measure = None if row.speeds is None or row.speeds_on != on else row.speeds.measures.get(name)
+    if measure is not None:
+        scale = SCALES.get(name, 1.0)
+        ci95 = None if measure.ci95 is None else (scale * measure.ci95[0], scale * measure.ci95[1])
+        return Estimate(scale * measure.value, None if ci95 is None else (ci95[1] - ci95[0]) / (2 * Z95), ci95, None)
     records = [record for record in row.records if machine(record.environment) == on]
     if name in RATES:
         rates = [rate for record in records if (rate := RATES[name](record)) is not None]
-        return merge_rates(rates) if rates else None
+        return merge_rates(rates, scale=SCALES.get(name, 1.0)) if rates else None
     if name in TIMES:
         times = [TIMES[name](found) for record in records if (found := record.timing.time_to_quality) is not None]
         return merge_times(times) if times else None
@@ -95,7 +120,10 @@ def cost(row: Subject, name: str, on: str) -> Estimate | None:
 RATES: dict[str, Callable[[Record], Rate | None]] = {
     "train_images_per_second": lambda record: record.timing.train_images_per_second,
     "sample_images_per_second": lambda record: record.timing.sample_images_per_second,
+    "latency_seconds": lambda record: record.timing.latency_seconds,
 }
+SCALES = {"latency_seconds": 1e3}
+"""From the unit of the clock to that of the table."""
 TIMES: dict[str, Callable[[TimeToQuality], tuple[float | None, float]]] = {
     "time_to_quality": lambda found: (found.seconds, found.budget_seconds),
     "samples_to_quality": lambda found: (found.samples_seen, found.budget_samples),

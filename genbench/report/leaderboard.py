@@ -8,9 +8,10 @@ the next model by more than the noise. Speeds are ranked within one machine. Fai
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from genbench.core.bench import BenchFile
 from genbench.core.errors import UnknownName, nearest
 from genbench.core.record import Better, Kind, Record
 from genbench.report._columns import MACHINE_COSTS, columns_of
@@ -51,17 +52,20 @@ _MEANINGS = {
 }
 
 
-def leaderboard(records: Sequence[Record], *, sort: str | None = None) -> list[Leaderboard]:
+def leaderboard(
+    records: Sequence[Record], *, sort: str | None = None, speeds: Sequence[BenchFile] = ()
+) -> list[Leaderboard]:
     """Tables of all records, one for each group that may be ranked together.
 
     Args:
         records: of any runs, in any order; the result does not depend on the order.
         sort: name of a score or of a cost column; None takes the first score of each table.
+        speeds: timed rounds of the runs; where they have a row, its speeds are theirs.
 
     Raises:
         UnknownName: no table has a column named `sort`.
     """
-    tables = [_Numbers(group) for group in grouped(records)]
+    tables = [_Numbers(group, speeds) for group in grouped(records)]
     known = {column.name for table in tables for column in table.columns}
     if sort is not None and tables and sort not in known:
         raise UnknownName(f"no column `{sort}` to sort by", hint=nearest(sort, known))
@@ -79,9 +83,9 @@ def control_order(records: Sequence[Record]) -> list[Finding]:
 class _Numbers:
     """The numbers of one table before they are worded, by row and column name."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, speeds: Sequence[BenchFile]) -> None:
         self.group = group
-        self.rows = subjects(group.records)
+        self.rows = subjects(group.records, speeds)
         self.home = home_machine(self.rows)
         self.columns = columns_of(self.rows, self.home)
         self.values = {
@@ -285,10 +289,27 @@ def _remarks(table: _Numbers) -> tuple[str, ...]:
     reasons = {name: "; ".join(sorted({record.skipped[name] for record in records})) for name in everywhere}
     bare = [column.name for column in table.columns if column.quality and table.without_noise(column)]
     return (
+        *_rounds(table.rows),
         *_target(records),
         *(one_line(f"`{name}` applies to no row: {reasons[name]}") for name in sorted(reasons)),
         *(f"`{name}` is {_NO_NOISE}" for name in bare),
     )
+
+
+def _rounds(rows: Sequence[Subject]) -> tuple[str, ...]:
+    """Which speeds come from timed rounds."""
+    timed = [row.speeds for row in rows if row.speeds is not None]
+    counts = {len(measure.medians) for speeds in timed for measure in speeds.measures.values()}
+    if not counts:
+        return ()
+    every = len(timed) == sum(bool(row.records) and row.is_model for row in rows)
+    of = "speeds" if every else f"speeds of {', '.join(row.label for row in rows if row.speeds is not None)}"
+    return (f"{of}: {_span(counts)} rounds, each in a process of its own; sampling at the best batch size",)
+
+
+def _span(counts: Iterable[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _target(records: Sequence[Record]) -> tuple[str, ...]:

@@ -15,10 +15,13 @@ from genbench.report._table import CellValue, Column, Leaderboard, Legend, Row, 
 
 _GIVEN_UP_FIRST = (
     "peak_memory_gib",
+    "samples_to_quality",
     "train_seconds",
     "samples_seen",
     "network_evaluations",
     "num_parameters",
+    "time_to_quality",
+    "latency_seconds",
     "train_images_per_second",
     "sample_images_per_second",
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from report_records import CPU, EXTRACTOR, GPU, bpd, control, controls, failed, fd, model, precision, rate, run
 from scipy import stats
 
+from genbench.core.bench import Bench, BenchFile, Measure
 from genbench.core.errors import UnknownName
 from genbench.core.record import Look, TimeToQuality
 from genbench.report._noise import Z95, Estimate, merge, places
@@ -536,3 +537,43 @@ def test_of_two_seeds_the_time_is_their_mean_and_a_miss_of_one_is_a_miss():
 
 def test_without_a_target_there_is_no_column_for_it():
     assert not any("quality" in column.name for column in only(run()).columns)
+
+
+def _rounds(record, train, latency, *, environment=CPU, rounds=5):
+    def measure(name, unit, better, value):
+        ci95 = (0.98 * value, 1.02 * value)
+        return Measure(
+            name=name,
+            unit=unit,
+            better=better,
+            value=value,
+            ci95=ci95,
+            medians=(value,) * rounds,
+            interquartile=0.1,
+            outliers=0,
+        )
+
+    measures = {
+        "train_images_per_second": measure("train_images_per_second", "img/s", "higher", train),
+        "latency_seconds": measure("latency_seconds", "s", "lower", latency),
+    }
+    row = Bench(cell=record.cell, measures=measures)
+    return BenchFile(genbench_version="1", created="now", environment=environment, results=(row,))
+
+
+def test_speeds_of_timed_rounds_stand_in_the_table_with_their_noise():
+    fast, slow = model("fast", [fd(30.0)], speed=1000.0), model("slow", [fd(31.0)], speed=900.0)
+    board = only([fast, slow], speeds=[_rounds(fast, 500.0, 0.004), _rounds(slow, 2000.0, 0.0081)])
+    assert cell(board, "fast", "train_images_per_second").text == "500"
+    assert cell(board, "slow", "train_images_per_second").text == "2,000"
+    assert cell(board, "slow", "train_images_per_second").bold
+    assert cell(board, "slow", "latency_seconds").text == "8.10"
+    assert cell(board, "fast", "latency_seconds").ci95 == pytest.approx((3.92, 4.08))
+    assert cell(board, "fast", "sample_images_per_second").text == "4,000"  # not among the rounds: the cell's own
+    assert any("speeds: 5 rounds" in remark for remark in board.remarks)
+
+
+def test_rounds_of_another_machine_do_not_replace_the_speeds_of_the_cells():
+    one = model("one", [fd(30.0)], speed=1000.0)
+    board = only([one], speeds=[_rounds(one, 500.0, 0.004, environment=GPU)])
+    assert cell(board, "one", "train_images_per_second").text == "1,000"
