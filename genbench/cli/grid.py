@@ -1,37 +1,147 @@
-"""`genbench grid`: samples of all models of a run side by side, as one picture."""
+"""`genbench grid`: samples of all models of a run side by side, or what their codes hold, as one picture."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from genbench.core.record import Record
+    from genbench.harness.pictures_of_codes import Kind, Rows
+    from genbench.store import RunFolder
+
+KINDS = ("samples", "reconstructions", "traversals", "interpolations")
+_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10}
+_ROWS = {"reconstructions": 2, "traversals": 12, "interpolations": 4}
+_CAPTIONS = {
+    "reconstructions": "held-out images and their reconstructions",
+    "traversals": "one dimension of a code moved, in its standard deviations (sd)",
+    "interpolations": "between the codes of two held-out images, in a straight line (linear)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `grid`."""
     parser.add_argument("run_folder", type=Path, metavar="run", help="run folder")
-    parser.add_argument("-o", "--output", type=Path, metavar="file", help="PNG to write (default: RUN/grid.png)")
-    parser.add_argument("--columns", type=int, default=12, metavar="n", help="samples per row (default: 12)")
-    parser.epilog = "example: genbench grid runs/images-quick -o samples.png"
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="samples",
+        help="samples of every model and control, or pictures from the codes of models that have some; models are "
+        "built again from their weights (default: samples)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="file", help="PNG to write (default: RUN/grid.png, RUN/KIND.png)"
+    )
+    parser.add_argument(
+        "--columns", type=int, metavar="n", help="pictures per row (default: 12; 9 traversals, 10 interpolations)"
+    )
+    parser.add_argument(
+        "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
+    )
+    parser.epilog = (
+        "examples: genbench grid runs/images-quick -o samples.png\n"
+        "  genbench grid runs/disentanglement-quick --kind traversals"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw the picture and print its path."""
-    from genbench.core.errors import StoreError
-    from genbench.report.grid import comparison_grid, save_png
+    from genbench.core.errors import SettingError
+    from genbench.report.grid import FILES, save_png
     from genbench.store import RunFolder
 
     folder = RunFolder.open(options.run_folder)
-    rows = {}
-    for record in sorted(folder.records(), key=lambda record: record.cell.role != "model"):
-        samples = folder.samples(record.key) if record.status == "ok" else None
-        if samples is not None:
-            name = record.cell.label if record.cell.seed == 0 else f"{record.cell.label} seed {record.cell.seed}"
-            rows[name] = samples
-    if not rows:
-        raise StoreError(f"{folder.path}: no pictures in this run", hint="`genbench run` draws them")
-    path = options.output or folder.path / "grid.png"
-    save_png(comparison_grid(rows, columns=options.columns), path)
+    kind = options.kind
+    columns = _COLUMNS[kind] if options.columns is None else options.columns
+    least = 3 if kind in {"traversals", "interpolations"} else 1
+    if columns < least:
+        raise SettingError(f"--columns is {columns}, {kind} need {least} or more")
+    if options.rows is not None and options.rows < 1:
+        raise SettingError(f"--rows is {options.rows}, expected 1 or more")
+    path = options.output or folder.path / FILES[kind]
+    if kind == "samples":
+        page = _samples(folder, columns)
+    else:
+        page = _of_codes(folder, kind, columns, _ROWS[kind] if options.rows is None else options.rows)
+    save_png(page, path)
     sys.stdout.write(f"{path}\n")
     return 0
+
+
+def _samples(folder: RunFolder, columns: int) -> Image.Image:
+    from genbench.core.errors import StoreError
+    from genbench.report.grid import comparison_grid
+
+    rows = {}
+    for record in _finished(folder):
+        samples = folder.samples(record.key)
+        if samples is not None:
+            rows[_name(record)] = samples
+    if not rows:
+        raise StoreError(f"{folder.path}: no pictures in this run", hint="`genbench run` draws them")
+    return comparison_grid(rows, columns=columns)
+
+
+def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int) -> Image.Image:
+    """Sections of all models with codes; those left out are named on stderr."""
+    from genbench.core.errors import GenbenchError, StoreError
+    from genbench.report.grid import sectioned_grid
+
+    sections: dict[str, Rows] = {}
+    for record in _finished(folder):
+        if record.cell.role != "model":
+            continue
+        try:
+            found = _rows(folder, record, kind, columns, rows)
+        except GenbenchError as error:
+            found = error.message if error.hint is None else f"{error.message}; {error.hint}"
+        if isinstance(found, str):
+            sys.stderr.write(f"left out `{_name(record)}`: {found}\n")
+        else:
+            sections[_name(record)] = found
+    if not sections:
+        raise StoreError(
+            f"{folder.path}: no model of this run has {kind}",
+            hint="models with codes have them, such as `vae`: `genbench run --suite disentanglement`",
+        )
+    return sectioned_grid(sections, heads=_heads(kind, columns), caption=_CAPTIONS[kind])
+
+
+def _rows(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: int) -> Rows | str:
+    """Rows of one model, or why it has none."""
+    from genbench.harness.pictures_of_codes import WEIGHTS, pictures_of_codes, rebuilt, why_not
+
+    owner = folder.cell_folder(record.key) / WEIGHTS
+    if record.cell.weights_from is not None and not owner.is_file():
+        owner = folder.cell_folder(record.cell.weights_from) / WEIGHTS
+    found = rebuilt(record.cell, owner)
+    reason = why_not(kind, found.model, found.dataset)
+    return reason if reason is not None else pictures_of_codes(kind, found, columns=columns, rows=rows)
+
+
+def _heads(kind: Kind, columns: int) -> list[str]:
+    """Words above the columns."""
+    if kind == "reconstructions":
+        return []
+    if kind == "interpolations":
+        return ["original", *[""] * (columns - 2), "original"]
+    steps = [4.0 * column / (columns - 1) - 2.0 for column in range(columns)]
+    return [f"{step:+.2g}" if step else "0" for step in steps]
+
+
+def _finished(folder: RunFolder) -> Iterator[Record]:
+    """Records with something to show, models first."""
+    for record in sorted(folder.records(), key=lambda record: record.cell.role != "model"):
+        if record.status == "ok":
+            yield record
+
+
+def _name(record: Record) -> str:
+    return record.cell.label if record.cell.seed == 0 else f"{record.cell.label} seed {record.cell.seed}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
 
         print_leaderboards(leaderboard(records, sort=options.sort, speeds=speeds), results_console())
         return 0
-    text = rendered(records, options.format, sort=options.sort, speeds=speeds)
+    pictures = {} if options.output is None else _pictures(options.runs, options.output.parent)
+    text = rendered(records, options.format, sort=options.sort, speeds=speeds, pictures=pictures)
     if options.output is None:
         sys.stdout.write(text)
     else:
@@ -66,8 +68,23 @@ def speeds_of(runs: Sequence[Path]) -> list[BenchFile]:
     return [file for file in found if file is not None]
 
 
-def rendered(records: Sequence[Record], kind: str, *, sort: str | None, speeds: Sequence[BenchFile] = ()) -> str:
-    """The table as text of one kind; CSV has the records alone."""
+def rendered(
+    records: Sequence[Record],
+    kind: str,
+    *,
+    sort: str | None,
+    speeds: Sequence[BenchFile] = (),
+    pictures: Mapping[str, str] | None = None,
+) -> str:
+    """The table as text of one kind; CSV has the records alone, and pictures stand in Markdown and JSON.
+
+    Args:
+        records: of all runs.
+        kind: `md`, `latex`, `csv`, `json` or `rich`.
+        sort: score to sort by; None takes the suite's first.
+        speeds: timed rounds of the runs.
+        pictures: what is shown -> path from where the text will lie.
+    """
     from genbench.report.leaderboard import leaderboard
 
     if kind == "csv":
@@ -78,7 +95,7 @@ def rendered(records: Sequence[Record], kind: str, *, sort: str | None, speeds: 
     if kind == "md":
         from genbench.report.markdown import to_markdown
 
-        return to_markdown(boards)
+        return to_markdown(boards, pictures=pictures)
     if kind == "latex":
         from genbench.report.latex import to_latex
 
@@ -86,8 +103,21 @@ def rendered(records: Sequence[Record], kind: str, *, sort: str | None, speeds: 
     if kind == "json":
         from genbench.report.document import to_json
 
-        return to_json(boards)
+        return to_json(boards, pictures=pictures)
     return _plain(boards)
+
+
+def _pictures(runs: Sequence[Path], folder: Path) -> dict[str, str]:
+    """Pictures that `genbench grid` has left in the run folders, by their paths from a folder."""
+    from genbench.report.grid import FILES
+
+    found = {}
+    for run in runs:
+        for kind, name in FILES.items():
+            if (run / name).is_file():
+                what = kind if len(runs) == 1 else f"{kind} of {run.name}"
+                found[what] = Path(os.path.relpath(run / name, folder)).as_posix()
+    return found
 
 
 def _plain(boards: Sequence[Leaderboard]) -> str:

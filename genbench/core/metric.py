@@ -40,6 +40,8 @@ class Need(StrEnum):
     PAIRS = "pairs"
     """Perceptual distances between samples."""
     RECONSTRUCTIONS = "reconstructions"
+    RECONSTRUCTION_FEATURES = "reconstruction_features"
+    """Features of reconstructions and of their originals."""
     PROMPTS = "prompts"
     """Beside `FACTORS`, those that each sample was asked to show."""
     CAPTIONS = "captions"
@@ -143,6 +145,19 @@ class ReconstructionEvidence:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructionFeatureEvidence:
+    """Features of held-out images and of what a model makes of them after encoding; row i of both is image i."""
+
+    originals: Tensor
+    """(N, F) float."""
+    reconstructions: Tensor
+    """(N, F) float."""
+    extractor: str
+    """Registered name; names the score: `rfid` for Inception-v3, else `rfd_<extractor>`."""
+    protocol: dict[str, Scalar]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CaptionEvidence:
     """Embeddings of samples and of their captions from one dual encoder; row i belongs to sample i."""
 
@@ -187,6 +202,11 @@ class CodeEvidence:
     codes: Tensor
     """(N, ...) int64, values 0 .. num_codes-1."""
     num_codes: int
+    num_dims: int | None = None
+    """Dimensions of one example, for rates per dimension; None where nobody said."""
+    books: tuple[tuple[int, int], ...] = ()
+    """Of several codebooks, in the order of the flattened positions: how many positions each serves, and its entries.
+    Empty: one book of `num_codes` serves all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,6 +232,7 @@ class Evidence:
     class_pairs: PairEvidence | None = None
     """As `pairs`, of members of one class each; None where classes are not known."""
     reconstructions: ReconstructionEvidence | None = None
+    reconstruction_features: ReconstructionFeatureEvidence | None = None
     captions: CaptionEvidence | None = None
     labels: LabelEvidence | None = None
     latents: LatentEvidence | None = None

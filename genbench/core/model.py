@@ -170,6 +170,14 @@ class DiscreteLatents(ABC):
     def num_codes(self) -> int:
         """Size of the alphabet."""
 
+    @property
+    def books(self) -> tuple[tuple[int, int], ...]:
+        """Of several codebooks, in the order of flattened codes: how many positions each serves, and its entries.
+
+        Empty: one book of `num_codes` serves all positions.
+        """
+        return ()
+
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Codes of images: (B, ...) int64 with values 0 .. num_codes-1."""

@@ -122,7 +122,8 @@ class Tier(Spec):
     """Training examples shown to each model, over all its phases and players."""
     num_samples: PositiveInt
     num_reference: PositiveInt
-    """Real examples behind the metrics that need features rather than moments."""
+    """Real examples behind the metrics that need features rather than moments, and behind those of latents (at most
+    10,000)."""
     num_likelihood: PositiveInt
     train_size: PositiveInt = 50_000
     """Distinct training examples, at most; an infinite dataset is cut to this many."""

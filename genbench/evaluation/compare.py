@@ -245,6 +245,7 @@ def _num_samples(evidence: Evidence) -> int:
         evidence.captions.images if evidence.captions else None,
         evidence.pairs.distances if evidence.pairs else None,
         evidence.reconstructions.originals if evidence.reconstructions else None,
+        evidence.reconstruction_features.originals if evidence.reconstruction_features else None,
         evidence.vectors.samples if evidence.vectors else None,
     ]
     return next((len(part) for part in parts if part is not None), 0)
@@ -318,12 +319,13 @@ _SAMPLES = {
     "pairs": ("distances",),
     "class_pairs": ("distances", "classes"),
     "reconstructions": ("originals", "reconstructions", "distances"),
+    "reconstruction_features": ("originals", "reconstructions"),
     "captions": ("images", "texts", "references"),
     "labels": ("asked", "logits"),
 }
 
 
-_NOT_BY_PICTURE = frozenset({"pairs", "class_pairs", "reconstructions", "vectors"})
+_NOT_BY_PICTURE = frozenset({"pairs", "class_pairs", "reconstructions", "reconstruction_features", "vectors"})
 """Rows that are pairs of pictures, stand in file order already, or are no pictures."""
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.errors import SampleError
+from genbench.core.features import extract
 from genbench.core.metric import (
     CaptionEvidence,
     Evidence,
@@ -15,6 +16,7 @@ from genbench.core.metric import (
     LabelEvidence,
     Need,
     ReconstructionEvidence,
+    ReconstructionFeatureEvidence,
     VectorEvidence,
 )
 from genbench.core.statistics import NOT_RECORDED
@@ -93,6 +95,9 @@ class Gathering:
             pairs=pair_evidence(pictures(), networks) if Need.PAIRS in needs else None,
             class_pairs=class_pair_evidence(pictures(), networks) if Need.PAIRS in needs else None,
             reconstructions=self._reconstructions() if Need.RECONSTRUCTIONS in needs else None,
+            reconstruction_features=(
+                self._reconstruction_features() if Need.RECONSTRUCTION_FEATURES in needs else None
+            ),
             captions=self._captions() if Need.CAPTIONS in needs else None,
             labels=self._labels() if Need.LABELS in needs else None,
             vectors=self._vectors() if Need.VECTORS in needs else None,
@@ -147,6 +152,19 @@ class Gathering:
         )
 
     def _reconstructions(self) -> ReconstructionEvidence:
+        return reconstruction_evidence(self._sources.networks, *self._originals_and_made())
+
+    def _reconstruction_features(self) -> ReconstructionFeatureEvidence:
+        extractor, (real, made) = self._sources.extractor, self._originals_and_made()
+        return ReconstructionFeatureEvidence(
+            originals=extract(extractor, real),
+            reconstructions=extract(extractor, made),
+            extractor=self._sources.extractor_name,
+            protocol=extractor.protocol(),
+        )
+
+    def _originals_and_made(self) -> tuple[Tensor, Tensor]:
+        """Both in file order, row i of one beside row i of the other."""
         assert self._sources.originals is not None
         made = self.samples.pictures().images_in_file_order()
         real = self._sources.originals.pictures().images_in_file_order()
@@ -155,7 +173,7 @@ class Gathering:
                 f"{len(made)} reconstructions of shape {tuple(made.shape[1:])} stand beside {len(real)} originals of "
                 f"shape {tuple(real.shape[1:])}; row i of one belongs to row i of the other"
             )
-        return reconstruction_evidence(self._sources.networks, real, made)
+        return real, made
 
     def _captions(self) -> CaptionEvidence:
         captions, options = self._sources.captions, self._sources.options

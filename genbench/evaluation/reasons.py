@@ -91,6 +91,12 @@ def _reconstructions(sources: Sources) -> str | None:
     return "the samples are no pictures" if sources.samples.dataset is None else None
 
 
+def _reconstruction_features(sources: Sources) -> str | None:
+    """As `_reconstructions`, and a network looks at both."""
+    missing = _reconstructions(sources)
+    return sources.networks.why_not("features") if missing is None else missing
+
+
 def _prompts(sources: Sources) -> str | None:
     """Captions are there; whether they name factors of the reference is for the metric to say."""
     return _factors(sources) or sources.captions.why_not
@@ -146,6 +152,7 @@ _REASONS: dict[Need, Callable[[Sources], str | None]] = {
     Need.FACTORS: _factors,
     Need.PAIRS: _pairs,
     Need.RECONSTRUCTIONS: _reconstructions,
+    Need.RECONSTRUCTION_FEATURES: _reconstruction_features,
     Need.PROMPTS: _prompts,
     Need.CAPTIONS: _captions,
     Need.LABELS: _labels,

@@ -38,6 +38,7 @@ from genbench.core.metric import (
     LogitEvidence,
     PairEvidence,
     ReconstructionEvidence,
+    ReconstructionFeatureEvidence,
     VectorEvidence,
     build_metric,
 )
@@ -212,9 +213,10 @@ def _sample_forms() -> Iterator[Check]:
     yield _known("lpips_diversity", "distances 1 .. 4", Evidence(pairs=pairs), 2.5)
     grey = torch.full((4, 3, 16, 16), 100, dtype=torch.uint8)
     brighter, equal = (ReconstructionEvidence(originals=grey, reconstructions=grey + more) for more in (5, 0))
-    psnr = 20.0 * math.log10(255.0 / 5.0)
-    yield _known("reconstruction", "an error of 5", Evidence(reconstructions=brighter), psnr, score="psnr")
+    yield _known("reconstruction", "errors of 5", Evidence(reconstructions=brighter), 20 * math.log10(51), score="psnr")
     yield _known("reconstruction", "equal pictures", Evidence(reconstructions=equal), 1.0, score="ssim")
+    far = ReconstructionFeatureEvidence(originals=hot / 1e3, reconstructions=hot / 1e3 + 2, extractor=_NET, protocol={})
+    yield _known("reconstruction_frechet", "5 features moved by 2", Evidence(reconstruction_features=far), 20.0)
 
 
 def _code_forms() -> Iterator[Check]:
@@ -224,16 +226,16 @@ def _code_forms() -> Iterator[Check]:
     factors = Evidence(factors=FactorEvidence(samples=read, training=pairs, asked=pairs.repeat(5, 1)))
     yield _known("mode_coverage", "two of four", factors, 0.5, score="mode_coverage")
     yield _known("caption_accuracy", "half right", factors, 0.5, score="caption_accuracy")
-    codes = Evidence(codes=CodeEvidence(codes=torch.arange(4).repeat(10, 2), num_codes=8))
+    codes = Evidence(codes=CodeEvidence(codes=torch.arange(4).repeat(10, 2), num_codes=8, num_dims=16))
     yield _known("codebook_usage", "four codes of eight", codes, 0.5, score="codebook_usage")
     yield _known("codebook_usage", "four codes of eight", codes, 4.0, score="codebook_perplexity")
+    yield _known("code_rate", "four codes of eight", codes, 1.0, score="code_entropy_rate")
     grid = torch.cartesian_prod(*[torch.arange(2)] * 3).repeat(30, 1)
     latents = Evidence(latents=LatentEvidence(codes=grid.double(), factors=grid))
     forms = {"mig": ("mig",), "factor_vae_score": ("factor_vae_score",), "modularity": ("modularity", "explicitness")}
     forms["dci"] = ("disentanglement", "completeness", "informativeness")
-    for metric, scores in forms.items():
-        for score in scores:
-            yield _known(metric, "the factors themselves", latents, 1.0, score=score, tolerance=1e-6)
+    for metric, score in ((metric, score) for metric, scores in forms.items() for score in scores):
+        yield _known(metric, "the factors themselves", latents, 1.0, score=score, tolerance=1e-6)
     twice = Evidence(latents=LatentEvidence(codes=grid.double().repeat(1, 2), factors=grid))
     for metric in ("mig", "sap"):
         yield _known(metric, "every factor told twice", twice, 0.0)

@@ -92,7 +92,12 @@ def _latents(model: GenerativeModel | None, dataset: Dataset, networks: Networks
 
 
 def _codes(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    return None if isinstance(model, DiscreteLatents) else "there is no codebook"
+    coder: object = model
+    if isinstance(coder, DiscreteLatents):
+        return None
+    if isinstance(coder, ContinuousLatents):
+        return "the codes are real numbers: there is no codebook, and only the likelihood says how many bits they cost"
+    return "there is no codebook"
 
 
 def _vectors(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
@@ -143,6 +148,7 @@ _REASONS: dict[Need, _Reason] = {
     Need.FACTORS: _factors,
     Need.PAIRS: _pairs,
     Need.RECONSTRUCTIONS: _reconstructions,
+    Need.RECONSTRUCTION_FEATURES: _reconstructions,
     Need.PROMPTS: _prompts,
     Need.CAPTIONS: _captions,
     Need.LABELS: _labels,

@@ -19,7 +19,7 @@ from genbench.core.metric import (
     LogitEvidence,
     Need,
     PairEvidence,
-    ReconstructionEvidence,
+    ReconstructionFeatureEvidence,
     VectorEvidence,
 )
 from genbench.core.model import ContinuousLatents, DiscreteLatents, GenerativeModel, Likelihood
@@ -32,7 +32,8 @@ from genbench.harness.sample import device_of
 from genbench.prob.pixels import to_rgb
 
 NUM_LATENTS = 10_000
-"""Held-out examples behind metrics of latents, as in Locatello et al. 2019 (arXiv:1811.12359, Sec. 4)."""
+"""Held-out examples behind metrics of latents, as in Locatello et al. 2019 (arXiv:1811.12359, Sec. 4); as many as the
+tier has reference examples where these are fewer."""
 _LIKELIHOOD_BATCH = 128
 _SUBSET_SEED = 0
 
@@ -66,6 +67,8 @@ def gather(
     What is about samples drawn for a condition comes from `asked_evidence`.
     """
     compared = needs & {Need.MOMENTS, Need.FEATURES, Need.HELD_OUT}
+    rebuilt = needs & {Need.RECONSTRUCTIONS, Need.RECONSTRUCTION_FEATURES}
+    pair = _reconstructed(cell, dataset, model) if rebuilt else None
     return Evidence(
         features=_features(needs, cell, dataset, networks, samples) if compared else None,
         spatial=_spatial(cell, dataset, networks, samples) if Need.SPATIAL in needs else None,
@@ -73,7 +76,10 @@ def gather(
         likelihood=_likelihood(needs, cell, dataset, model) if Need.LIKELIHOOD in needs else None,
         factors=_factors(dataset, networks.get("features"), samples) if Need.FACTORS in needs else None,
         pairs=_pairs(dataset, networks, samples) if Need.PAIRS in needs else None,
-        reconstructions=_reconstructions(cell, dataset, networks, model) if Need.RECONSTRUCTIONS in needs else None,
+        reconstructions=reconstruction_evidence(networks, *pair) if pair and Need.RECONSTRUCTIONS in needs else None,
+        reconstruction_features=(
+            _reconstruction_features(networks, *pair) if pair and Need.RECONSTRUCTION_FEATURES in needs else None
+        ),
         latents=_latents(cell, dataset, model) if Need.LATENTS in needs else None,
         codes=_codes(cell, dataset, model) if Need.CODES in needs else None,
         vectors=_vectors(cell, dataset, samples) if Need.VECTORS in needs else None,
@@ -173,16 +179,26 @@ def _pairs(dataset: Dataset, networks: Networks, samples: Tensor) -> PairEvidenc
 
 
 @torch.no_grad()
-def _reconstructions(
-    cell: Cell, dataset: Dataset, networks: Networks, model: GenerativeModel | None
-) -> ReconstructionEvidence:
+def _reconstructed(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> tuple[Tensor, Tensor]:
+    """Held-out images and what the model makes of them, each (N, 3, H, W) uint8 in 0 .. 255."""
     coder: object = model
     if model is None or not isinstance(coder, ContinuousLatents | DiscreteLatents):
         raise TypeError("reconstructions were asked of a model without codes")
     x, device = subset(dataset, "test", cell.protocol.num_likelihood).x, device_of(model)
     made = torch.cat([coder.reconstruct(part.to(device)).cpu() for part in x.split(_LIKELIHOOD_BATCH)])
-    originals, reconstructions = _shown(x, dataset), _shown(made, dataset)
-    return reconstruction_evidence(networks, originals, reconstructions)
+    return _shown(x, dataset), _shown(made, dataset)
+
+
+def _reconstruction_features(
+    networks: Networks, originals: Tensor, reconstructions: Tensor
+) -> ReconstructionFeatureEvidence:
+    extractor = networks.get("features")
+    return ReconstructionFeatureEvidence(
+        originals=extract(extractor, originals),
+        reconstructions=extract(extractor, reconstructions),
+        extractor=networks.ref("features").name,
+        protocol=extractor.protocol(),
+    )
 
 
 @torch.no_grad()
@@ -190,7 +206,8 @@ def _latents(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> Lat
     coder: object = model
     if model is None or not isinstance(coder, ContinuousLatents):
         raise TypeError("latents were asked of a model without continuous codes")
-    batch, device = subset(dataset, "test", NUM_LATENTS), device_of(model)
+    count = min(NUM_LATENTS, cell.protocol.num_reference)
+    batch, device = subset(dataset, "test", count), device_of(model)
     assert batch.factors is not None  # `applicable` has refused data without factors
     codes = torch.cat([coder.encode(part.to(device)).cpu() for part in batch.x.split(_LIKELIHOOD_BATCH)])
     names = tuple(factor.name for factor in dataset.spec.factors)
@@ -204,7 +221,7 @@ def _codes(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> CodeE
         raise TypeError("codes were asked of a model without a codebook")
     x, device = subset(dataset, "test", cell.protocol.num_likelihood).x, device_of(model)
     codes = torch.cat([coder.encode(part.to(device)).cpu() for part in x.split(_LIKELIHOOD_BATCH)])
-    return CodeEvidence(codes=codes, num_codes=coder.num_codes)
+    return CodeEvidence(codes=codes, num_codes=coder.num_codes, num_dims=dataset.spec.num_dims, books=coder.books)
 
 
 def _vectors(cell: Cell, dataset: Dataset, samples: Tensor) -> VectorEvidence:

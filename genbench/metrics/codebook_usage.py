@@ -106,7 +106,7 @@ class CodebookUsage(Metric):
             raise ValueError(f"{_OWNER} needs discrete codes of at least 2 examples, found none")
         num = len(found.codes)
         usage, perplexity = (measure(found.codes, found.num_codes) for measure in (codebook_usage, codebook_perplexity))
-        protocol = {"num_codes": found.num_codes, "num_examples": num}
+        protocol = {"num_examples": num}  # the size of the book is the model's own, and must split no table
         return (
             scored("codebook_usage", usage, better="higher", unit="share", num_samples=num, protocol=protocol),
             scored(

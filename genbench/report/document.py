@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from genbench.report._table import CellValue, Column, Leaderboard, Row, letter
 
 LEADERBOARD_SCHEMA = "genbench.leaderboard/1"
 
 
-def document(boards: Sequence[Leaderboard]) -> dict[str, object]:
-    """Everything the other formats show, and the numbers behind it in full precision."""
-    return {"schema": LEADERBOARD_SCHEMA, "leaderboards": [_board(board) for board in boards]}
+def document(boards: Sequence[Leaderboard], *, pictures: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Everything the other formats show, and the numbers behind it in full precision.
+
+    Args:
+        boards: the tables.
+        pictures: what is shown -> path from the document's own folder; without any the document does not speak of them.
+    """
+    shown = {"pictures": dict(pictures)} if pictures else {}
+    return {"schema": LEADERBOARD_SCHEMA, "leaderboards": [_board(board) for board in boards], **shown}
 
 
-def to_json(boards: Sequence[Leaderboard]) -> str:
+def to_json(boards: Sequence[Leaderboard], *, pictures: Mapping[str, str] | None = None) -> str:
     """The document as text; ends with a newline."""
-    return json.dumps(document(boards), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document(boards, pictures=pictures), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _board(board: Leaderboard) -> dict[str, object]:

@@ -13,6 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 Pixels = npt.NDArray[np.uint8]
 
+FILES = {
+    "samples": "grid.png",
+    "reconstructions": "reconstructions.png",
+    "traversals": "traversals.png",
+    "interpolations": "interpolations.png",
+}
+"""Kinds of pictures of a run, and what their files are called in its folder."""
 LEGIBLE = 64
 """Side in screen pixels up to which small images are enlarged, by a whole factor."""
 _GAP = 2
@@ -21,6 +28,7 @@ _INK = (20, 20, 20)
 _FONT_SIZE = 14
 _MARGIN = 8
 _LABEL_WIDTH = 280  # longer labels end in dots
+_LINE = _FONT_SIZE + 6
 
 
 def sample_grid(images: Pixels, *, columns: int, scale: int | None = None, levels: int = 256) -> Image.Image:
@@ -75,6 +83,46 @@ def comparison_grid(
     return page
 
 
+def sectioned_grid(
+    sections: Mapping[str, Mapping[str, Pixels]],
+    *,
+    heads: Sequence[str] = (),
+    caption: str = "",
+    scale: int | None = None,
+    levels: int = 256,
+) -> Image.Image:
+    """For each model its name and labelled rows of images below it, all columns in line.
+
+    Args:
+        sections: name -> label -> (N, C, H, W) uint8, values 0 .. levels-1, all of one height and width.
+        heads: words above the first columns of every section; those wider than their column are left out.
+        caption: a line above everything; what is wider than the page is cut.
+        scale: whole factor of enlargement; None makes small images `LEGIBLE` pixels high.
+        levels: number of values a pixel can take.
+
+    Raises:
+        ValueError: a section without rows, or images of another type, shape or range.
+    """
+    if not sections or not all(sections.values()):
+        raise ValueError("a page of sections needs at least one row of images in each")
+    font = ImageFont.load_default(size=_FONT_SIZE)
+    columns = max(len(images) for rows in sections.values() for images in rows.values())
+    labels = [_shortened(label, font) for rows in sections.values() for label in rows]
+    left = 2 * _MARGIN + round(max(font.getlength(label) for label in labels))
+    bodies = [_section(rows, heads, columns, scale, levels, left, font) for rows in sections.values()]
+    names = [_shortened(name, font, width=max(body.width for body in bodies)) for name in sections]
+    width = max(body.width for body in bodies) + _MARGIN
+    top = _LINE + _MARGIN if caption else _MARGIN
+    page = Image.new("RGB", (width, top + sum(body.height + _LINE + _MARGIN for body in bodies)), _PAPER)
+    pen, y = ImageDraw.Draw(page), top
+    pen.text((_MARGIN, _MARGIN // 2), _shortened(caption, font, width=width - 2 * _MARGIN), fill=_INK, font=font)
+    for name, body in zip(names, bodies, strict=True):
+        pen.text((_MARGIN, y), name, fill=_INK, font=font)
+        page.paste(body, (0, y + _LINE))
+        y += _LINE + body.height + _MARGIN
+    return page
+
+
 def save_png(image: Image.Image, path: Path) -> None:
     """Write a PNG so that a reader finds the old file or the whole new one, never a part."""
     buffer = io.BytesIO()
@@ -98,8 +146,10 @@ def _draw(
     heights: Sequence[int],
     left: int,
     font: Font,
+    *,
+    top: int = _MARGIN,
 ) -> None:
-    pen, y = ImageDraw.Draw(page), _MARGIN
+    pen, y = ImageDraw.Draw(page), top
     for label, strip, height in zip(labels, strips, heights, strict=True):
         x = left - _MARGIN - font.getlength(label)
         box = font.getbbox("Ag")  # one box for all, so that baselines agree whatever the letters
@@ -108,12 +158,36 @@ def _draw(
         y += height + _GAP
 
 
-def _shortened(label: str, font: Font) -> str:
+def _section(
+    rows: Mapping[str, Pixels],
+    heads: Sequence[str],
+    columns: int,
+    scale: int | None,
+    levels: int,
+    left: int,
+    font: Font,
+) -> Image.Image:
+    """Labelled rows, with words above their columns."""
+    strips = [sample_grid(images, columns=columns, scale=scale, levels=levels) for images in rows.values()]
+    step = (strips[0].width + _GAP) // columns
+    shown = [head if font.getlength(head) <= step else "" for head in heads[:columns]]
+    top = _LINE if any(shown) else 0
+    heights = [max(strip.height, _FONT_SIZE + 4) for strip in strips]
+    body = Image.new("RGB", (left + strips[0].width, top + sum(heights) + _GAP * (len(strips) - 1)), _PAPER)
+    pen = ImageDraw.Draw(body)
+    for column, head in enumerate(shown):
+        pen.text((left + column * step + (step - _GAP - font.getlength(head)) / 2, 0), head, fill=_INK, font=font)
+    labels = [_shortened(label, font) for label in rows]
+    _draw(body, labels, strips, heights, left, font, top=top)
+    return body
+
+
+def _shortened(label: str, font: Font, *, width: float = _LABEL_WIDTH) -> str:
     """The label in one line, cut where it would be wider than its column."""
     shown = " ".join(label.split())
-    if font.getlength(shown) <= _LABEL_WIDTH:
+    if font.getlength(shown) <= width:
         return shown
-    while shown and font.getlength(shown + "...") > _LABEL_WIDTH:
+    while shown and font.getlength(shown + "...") > width:
         shown = shown[:-1]
     return shown + "..."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from genbench.report._table import CellValue, Leaderboard, Row, letter, letters
 
@@ -12,9 +13,15 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 """`@` too: in a pull request it would call people."""
 
 
-def to_markdown(boards: Sequence[Leaderboard]) -> str:
-    """All tables with their footnotes, ready for a README or a pull request; ends with a newline."""
-    return "\n".join(_board(board) for board in boards)
+def to_markdown(boards: Sequence[Leaderboard], *, pictures: Mapping[str, str] | None = None) -> str:
+    """All tables with their footnotes, ready for a README or a pull request; ends with a newline.
+
+    Args:
+        boards: the tables.
+        pictures: what is shown -> path from the text's own folder; they stand below the tables in this order.
+    """
+    shown = [f"![{escape_markdown(what)}]({quote(path)})\n" for what, path in (pictures or {}).items()]
+    return "\n".join([*map(_board, boards), *shown])
 
 
 def escape_markdown(text: str) -> str:

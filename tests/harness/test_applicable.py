@@ -78,3 +78,18 @@ def test_an_encoder_without_words_is_named():
     networks = Networks(Roles(features=Ref(name="shapes_net"), captions=Ref(name="shapes_net")))
     found = why_not(build_metric(Ref(name="clip_score")), TextLookup(SHAPES.spec), SHAPES, networks)
     assert found == "`shapes_net` embeds no captions"
+
+
+def test_codes_of_a_book_have_a_rate_and_real_numbers_have_none(networks):
+    metric = build_metric(Ref(name="code_rate"))
+    assert why_not(metric, _shipped("vqvae"), SHAPES, networks) is None
+    assert why_not(metric, _shipped("vae"), SHAPES, networks).startswith("the codes are real numbers")
+    assert why_not(metric, _shipped("wgan_gp"), SHAPES, networks) == "there is no codebook"
+    assert why_not(metric, None, SHAPES, networks) == "there is no codebook"
+
+
+def test_reconstructions_have_features_where_there_are_codes(networks):
+    metric = build_metric(Ref(name="reconstruction_frechet"))
+    assert why_not(metric, _shipped("vqvae"), SHAPES, networks) is None
+    assert why_not(metric, _shipped("vae"), SHAPES, networks) is None
+    assert why_not(metric, _shipped("wgan_gp"), SHAPES, networks) == "nothing is encoded and decoded"

@@ -93,6 +93,6 @@ def test_two_scores_come_with_the_size_of_the_book():
     usage, perplexity = CodebookUsage().compute(Evidence(codes=found))
     assert (usage.name, usage.unit) == ("codebook_usage", "share")
     assert (perplexity.name, perplexity.unit) == ("codebook_perplexity", "codes")
-    assert usage.protocol == perplexity.protocol == {"num_codes": 64, "num_examples": 60}
+    assert usage.protocol == perplexity.protocol == {"num_examples": 60}
     with pytest.raises(ValueError, match="discrete codes of at least 2 examples, found none"):
         CodebookUsage().compute(Evidence())

@@ -219,3 +219,18 @@ def test_no_message_breaks_a_format(message, width):
 
 def test_golden_files_are_all_compared():
     assert {path.name for path in GOLDEN.iterdir()} == set(golden_files.FILES)
+
+
+def test_pictures_stand_below_the_tables_and_nothing_else_changes():
+    boards, pictures = leaderboard(run()), {"what [z3] does": "my runs/traversals.png", "samples": "grid.png"}
+    plain, shown = to_markdown(boards), to_markdown(boards, pictures=pictures)
+    assert shown.startswith(plain)
+    assert shown[len(plain) :].split("\n") == [
+        "",
+        r"![what \[z3\] does](my%20runs/traversals.png)",
+        "",
+        "![samples](grid.png)",
+        "",
+    ]
+    assert json.loads(to_json(boards, pictures=pictures)) == {**document(boards), "pictures": pictures}
+    assert document(boards, pictures={}) == document(boards)

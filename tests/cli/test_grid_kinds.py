@@ -1,0 +1,147 @@
+"""`genbench grid --kind`: what is drawn, what is left out and said, and where the file goes."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from genbench.cli.main import main
+from genbench.core.dataset import build_dataset
+from genbench.core.record import Record
+from genbench.core.spec import Cell, Ref, Tier, parse_ref
+from genbench.harness.building import build
+from genbench.harness.pictures_of_codes import pictures_of_codes, rebuilt
+from genbench.report.grid import comparison_grid, sectioned_grid
+from genbench.store import RunFolder, StoredPlan
+
+DATA = parse_ref("shapes[resolution=8]")
+SAMPLES = np.random.default_rng(0).integers(0, 256, (16, 3, 8, 8), dtype=np.uint8)
+
+
+def _cell(name, *, seed=0, role="model", **changes):
+    protocol = Tier(
+        dataset=DATA, preset="smoke", samples_seen=1, num_samples=1, num_reference=1, num_likelihood=1, seeds=()
+    )
+    cell = Cell(
+        suite="tiny",
+        suite_version=1,
+        tier="smoke",
+        role=role,
+        subject=Ref(name=name),
+        dataset=DATA,
+        features=Ref(name="shapes_net"),
+        metrics=(),
+        protocol=protocol,
+        samples_seen=1,
+        seed=seed,
+        device="cpu",
+        source_sha256="0",
+        genbench_version="1",
+    )
+    return cell.model_copy(update=changes)
+
+
+def _run_folder(path, cells, *, without_weights=()):
+    """A finished run of untrained models."""
+    folder = RunFolder.create(path)
+    plan = StoredPlan(genbench_version="1", suite="tiny", tier="smoke", created="2026", cells=tuple(cells))
+    folder.write_plan(plan)
+    for cell in cells:
+        inside = folder.clear_cell(cell.key)
+        np.savez(inside / "samples.npz", samples=SAMPLES, levels=np.array(256))
+        if cell.role == "model" and cell.weights_from is None and cell.subject.name not in without_weights:
+            torch.manual_seed(7)
+            model = build(cell, build_dataset(DATA))
+            weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            safetensors.torch.save_file(weights, inside / "model.safetensors")
+        folder.write_record(Record(key=cell.key, cell=cell, status="ok", started="2026", ended="2026"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Real-valued codes, codes of a book, no codes, a control."""
+    cells = [_cell("vae"), _cell("vqvae"), _cell("wgan_gp"), _cell("real", role="control")]
+    return _run_folder(tmp_path_factory.mktemp("run") / "mixed", cells)
+
+
+def _pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_without_a_kind_the_samples_are_drawn_as_ever(mixed, tmp_path, capsys):
+    assert main(["grid", str(mixed.path), "-o", str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.png'}\n"
+    names = ["vae", "vqvae", "wgan_gp", "real"]
+    expected = comparison_grid(dict.fromkeys(names, SAMPLES), columns=12)
+    np.testing.assert_array_equal(_pixels(tmp_path / "a.png"), np.asarray(expected))
+
+
+def test_reconstructions_are_drawn_of_every_model_with_codes(mixed, capsys):
+    assert main(["grid", str(mixed.path), "--kind", "reconstructions", "--columns", "5"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{mixed.path / 'reconstructions.png'}\n"
+    assert said.err == "left out `wgan_gp`: nothing is encoded and decoded\n"
+    sections = {}
+    for name in ("vae", "vqvae"):
+        cell = _cell(name)
+        found = rebuilt(cell, mixed.cell_folder(cell.key) / "model.safetensors")
+        sections[name] = pictures_of_codes("reconstructions", found, columns=5, rows=2)
+    expected = sectioned_grid(sections, caption="held-out images and their reconstructions")
+    np.testing.assert_array_equal(_pixels(mixed.path / "reconstructions.png"), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kind", ["traversals", "interpolations"])
+def test_traversals_and_interpolations_are_drawn_of_real_valued_codes_alone(kind, mixed, capsys):
+    assert main(["grid", str(mixed.path), "--kind", kind, "--columns", "5", "--rows", "2"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{mixed.path / kind}.png\n"
+    assert "left out `vqvae`: codes from a finite alphabet have nothing in between\n" in said.err
+    assert "left out `wgan_gp`: nothing is encoded and decoded\n" in said.err
+    page = _pixels(mixed.path / f"{kind}.png")
+    assert page.shape[0] < 3 * 66 + 80  # two rows of 64 pixels, not those of another model
+    assert page.shape[1] > 5 * 66
+
+
+def test_a_run_without_codes_is_an_error_that_says_what_would_have_some(tmp_path, capsys):
+    folder = _run_folder(tmp_path / "run", [_cell("wgan_gp")])
+    assert main(["grid", str(folder.path), "--kind", "traversals"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "left out `wgan_gp`: nothing is encoded and decoded" in said.err
+    assert "no model of this run has traversals" in said.err
+    assert "hint: models with codes have them" in said.err
+    assert not (folder.path / "traversals.png").exists()
+
+
+def test_a_model_whose_weights_are_gone_is_left_out_and_the_rest_is_drawn(tmp_path, capsys):
+    folder = _run_folder(tmp_path / "run", [_cell("vae"), _cell("vqvae")], without_weights={"vqvae"})
+    assert main(["grid", str(folder.path), "--kind", "reconstructions"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("left out `vqvae`: ")
+    assert "no weights; run the cell again" in said
+
+
+def test_a_cell_that_took_the_weights_of_another_is_drawn_with_them(tmp_path, capsys):
+    owner = _cell("vae", seed=0)
+    folder = _run_folder(tmp_path / "run", [owner, _cell("vae", seed=1, weights_from=owner.key)])
+    assert main(["grid", str(folder.path), "--kind", "reconstructions", "--columns", "4"]) == 0
+    assert capsys.readouterr().err == ""
+    page = _pixels(folder.path / "reconstructions.png")
+    top, bottom = page[20 : 20 + page.shape[0] // 2], page[page.shape[0] // 2 :]
+    assert top.shape[1] == bottom.shape[1] > 4 * 66
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kind", "traversals", "--columns", "2"], "traversals need 3 or more"),
+        (["--columns", "0"], "samples need 1 or more"),
+        (["--kind", "interpolations", "--rows", "0"], "--rows is 0"),
+    ],
+)
+def test_a_page_without_columns_or_rows_is_refused(mixed, words, message, capsys):
+    assert main(["grid", str(mixed.path), *words]) == 2
+    assert message in capsys.readouterr().err
