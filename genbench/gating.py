@@ -146,7 +146,7 @@ def speed_gate(
     alarms = {key: verdict for key, verdict in trial.verdicts.items() if verdict.outcome == "regressed"}
     if not alarms:
         return trial.all_verdicts()
-    tell(f"{len(alarms)} alarms: measuring them again")
+    tell("1 alarm: measuring it again" if len(alarms) == 1 else f"{len(alarms)} alarms: measuring them again")
     suspects = [subject for subject in subjects if any(key in alarms for key in trial.keys(subject))]
     again = _Trial(suspects, measure, rule, first_index=rule.max_rounds, any_version=True, tell=tell, only=set(alarms))
     again.run()

@@ -90,6 +90,7 @@ def bench(
     variants: Sequence[Variant] = ("eager",),
     tell: Callable[[Progress], None] = lambda progress: None,
     audit: bool = False,
+    weights: Mapping[str, Path] | None = None,
     max_batch: int = MAX_BATCH,
     seed: int = 0,
     installation: Installation = HERE,
@@ -105,6 +106,7 @@ def bench(
         variants: how networks run; each is a row of its own.
         tell: told of the beginning and the end of every round.
         audit: let timed rounds prove that they did the work.
+        weights: trained ones by the key of the cell; cells without are measured with fresh ones.
         max_batch: where a sweep ends at the latest.
         seed: of the order of rounds.
         installation: whose code is measured.
@@ -115,7 +117,7 @@ def bench(
     """
     pairs = [(cell, variant) for cell in cells if cell.role == "model" for variant in variants]
     subjects = [_Subject(number, cell, variant) for number, (cell, variant) in enumerate(pairs)]
-    template = _Template(effort, audit)
+    template = _Template(effort, audit, {} if weights is None else weights)
     start = _Start(folder, installation, deadline_seconds)
     book = _Book(subjects, start, tell)
     order = random.Random(seed)  # noqa: S311 - an order, no secret
@@ -166,6 +168,7 @@ class _Template:
 
     effort: Effort
     audit: bool
+    weights: Mapping[str, Path]
 
     def job(self, subject: _Subject, phase: Phase, *, index: int = 0, batch_size: int | None = None) -> RoundJob:
         """A job of a phase."""
@@ -177,6 +180,7 @@ class _Template:
             batch_size=batch_size,
             effort=self.effort,
             audit=self.audit,
+            weights=self.weights.get(subject.cell.key),
         )
 
     def point(self, subject: _Subject, batch_size: int) -> RoundJob:

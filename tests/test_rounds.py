@@ -12,10 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from bench_cells import SAMPLER, SHORT, cells_of, job_of, model_file
 
 from genbench.core.bench import BenchFile
+from genbench.core.dataset import build_dataset
 from genbench.core.registry import PACKAGE_ROOT
+from genbench.harness.building import build
 from genbench.rounds import BENCH_FILE, HERE, Installation, Progress, bench, run_round
 
 pytestmark = pytest.mark.slow
@@ -243,3 +247,25 @@ def test_rounds_of_an_earlier_bench_do_not_stand_among_those_of_a_new_one(tmp_pa
     files = sorted((tmp_path / "bench" / "rounds").glob("*/round.json"))
     assert len(files) == 1
     assert json.loads(files[0].read_text())["index"] == 0
+
+
+def test_trained_weights_reach_the_rounds_of_their_cell_alone(tmp_path, tiny_suite):
+    vae, other = cells_of(tiny_suite, "vae", "vae[latent_dim=3]")
+    torch.manual_seed(0)
+    model = build(vae, build_dataset(vae.dataset))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(safetensors.torch.save(model.state_dict()))
+    single = SHORT.model_copy(update={"rounds": 1})
+    hashes = {
+        weights is None: {
+            done.label: done.samples_sha256
+            for done in bench(
+                [vae, other], effort=single, folder=tmp_path / "b", phases=["latency"], audit=True, weights=weights
+            ).rounds
+        }
+        for weights in (None, {vae.key: file})
+    }
+    assert hashes[True]["vae"] != hashes[False]["vae"]
+    assert hashes[True][other.label] == hashes[False][other.label]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.cli.selection import out_folder, plan_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from genbench.core.bench import BenchFile, Effort, Round
+    from genbench.core.bench import BenchFile, Effort
     from genbench.plan import Plan
-    from genbench.rounds import Progress
 
 _PHASES = ("train", "latency", "throughput", "memory", "counters")
 _VARIANTS = ("eager", "compile", "cudagraph")
@@ -39,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--suite", default="images", metavar="name", help="data and presets (default: images)")
     what.add_argument("--tier", metavar="name", help="of the suite (default: quick on a CPU, standard on a GPU)")
     what.add_argument("--dataset", metavar="name", help="another dataset, such as `digits`")
+    what.add_argument(
+        "--weights",
+        type=Path,
+        metavar="path",
+        help="trained ones: a run folder, one of its cells, or a .safetensors file (default: fresh ones)",
+    )
     what.add_argument("--phase", action="extend", nargs="+", choices=_PHASES, metavar="phase", help=_of(_PHASES, "all"))
     what.add_argument(
         "--variant", action="extend", nargs="+", choices=_VARIANTS, metavar="variant", help=_of(_VARIANTS, "eager")
@@ -54,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out", type=Path, metavar="dir", help="of jobs, logs, rounds (default: runs/bench-SUITE-TIER)")
     parser.epilog = (
         "example: genbench bench -m vae ddpm --phase train latency --effort quick --json bench.json\n"
-        "  genbench bench -m mine.py --variant eager compile --audit"
+        "  genbench bench -m mine.py --variant eager compile --audit\n"
+        "  genbench bench -m ddpm --phase latency --weights runs/images-quick"
     )
     parser.set_defaults(run=run, seeds=None)
 
@@ -63,14 +66,18 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     from rich.console import Console
 
+    from genbench.cli.round_progress import round_progress
+    from genbench.cli.trained_weights import trained_weights
     from genbench.core.bench import BenchFile
     from genbench.rounds import BENCH_FILE, PHASES, bench
 
     plan = plan_of(options)
     first = plan.protocol.seeds[0]
     cells = [cell for cell in plan.cells if cell.role == "model" and cell.seed == first]
+    weights = {} if options.weights is None else trained_weights(options.weights, cells)
     folder = options.out or Path("runs") / f"bench-{out_folder(None, plan).name}"
-    with _progress(Console(stderr=True, highlight=False), f"bench -> {folder}") as tell:
+    of = "fresh weights" if options.weights is None else f"the weights of {options.weights}"
+    with round_progress(Console(stderr=True, highlight=False), f"bench with {of} -> {folder}") as tell:
         try:
             made = bench(
                 cells,
@@ -80,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
                 variants=list(dict.fromkeys(options.variant or ["eager"])),
                 tell=tell,
                 audit=options.audit,
+                weights=weights,
                 max_batch=options.max_batch,
             )
         except KeyboardInterrupt:
@@ -119,46 +127,6 @@ def _effort(options: argparse.Namespace, plan: Plan) -> Effort:
     named = options.effort or (plan.tier if plan.tier in EFFORTS else "quick")
     effort = EFFORTS[named]
     return effort if options.rounds is None else effort.model_copy(update={"rounds": options.rounds})
-
-
-@contextlib.contextmanager
-def _progress(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
-    """A line when a round ends; on a terminal also what is being measured."""
-    console.print(title, markup=False, soft_wrap=True)
-    if not console.is_terminal:
-        yield lambda progress: _say(console, progress)
-        return
-    with console.status("starting") as status:
-
-        def tell(progress: Progress) -> None:
-            from rich.text import Text
-
-            status.update(Text(f"{progress.job.title}, round {progress.job.index + 1}"))
-            _say(console, progress)
-
-        yield tell
-
-
-def _say(console: Console, progress: Progress) -> None:
-    done = progress.round
-    if done is None:
-        return
-    planned = "" if progress.planned is None else f"/{progress.planned}"
-    round_ = "" if done.sweep else f" round {done.index + 1}"
-    line = f"  [{progress.done}{planned}] {progress.job.title}{round_}: {_outcome(done)} ({done.seconds:.1f} s)"
-    console.print(line, markup=False, soft_wrap=True)
-
-
-def _outcome(done: Round) -> str:
-    """One phrase on how a round ended."""
-    from statistics import median
-
-    from genbench.core.bench import QUANTITIES
-
-    if done.error is not None:
-        return f"{done.error.type}: {done.error.message.splitlines()[0]}"
-    shown = [f"{median(values):.4g} {QUANTITIES[name].unit}" for name, values in done.values.items()]
-    return ", ".join([*shown, *done.flags]) or "done"
 
 
 def _of(names: Sequence[str], default: str) -> str:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
     )
     parser.epilog = (
-        "examples: genbench grid runs/images-quick -o samples.png\n"
+        "example: genbench grid runs/images-quick -o samples.png\n"
         "  genbench grid runs/disentanglement-quick --kind traversals"
     )
     parser.set_defaults(run=run)

@@ -36,6 +36,8 @@ class Entry(State):
     """Of the throughput that was measured."""
     canary_seconds: FiniteFloat | None = None
     """Median time of the fixed workload around the rounds."""
+    weights_sha256: str | None = None
+    """Of the trained weights that were timed; None: fresh ones."""
     scores: Annotated[tuple[Score, ...], BeforeValidator(_as_tuple)] = ()
     environment: Environment | None = None
     error: Failure | None = None

@@ -228,6 +228,8 @@ class Round(State):
     flags: Flags = ()
     audit: dict[str, bool] = Field(default_factory=dict)
     """Proofs that the timed run did the work, by name; empty without `--audit`."""
+    weights_sha256: str | None = None
+    """Of the file of trained weights; None: fresh ones."""
     samples_sha256: str | None = None
     """Of the samples of two seeds, the same two in every round of a cell; only of a `latency` round with `--audit`."""
     environment: Environment | None = None
@@ -292,6 +294,8 @@ class Bench(State):
     energy_joules_per_image: FiniteFloat | None = None
     flags: Flags = ()
     audit: dict[str, bool] = Field(default_factory=dict)
+    weights_sha256: str | None = None
+    """Of the file of trained weights; None: fresh ones."""
     error: Failure | None = None
 
     @property

@@ -34,6 +34,8 @@ class Player:
     """Consecutive steps of this player in one round of its phase."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm; None leaves them."""
+    skip_norm: float | None = None
+    """No step is taken where the global norm, before scaling, reaches this or is no number; None takes every step."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     final_lr_share: float = 1.0

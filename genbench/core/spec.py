@@ -134,8 +134,8 @@ class Tier(Spec):
     target: Target | None = None
     """None: trainings are not looked at before their end."""
     rounds: Literal["smoke", "quick", "standard", "paper"] | None = None
-    """Effort of the timed rounds in which finished models are measured at the end of a run, each in processes of its own
-    (`core.bench.EFFORTS`); their speeds then stand in the table. None: those of the cells' own clocks do."""
+    """Effort (`core.bench.EFFORTS`) of the timed rounds in which finished models are measured at the end of a run, each
+    in processes of its own; their speeds then stand in the table. None: those of the cells' own clocks do."""
 
 
 class Suite(Spec):

@@ -54,6 +54,7 @@ def summary(cell: Cell, variant: Variant, rounds: Sequence[Round]) -> Bench:
         energy_joules_per_image=_energy([done for done in full if done.phase == "throughput"]),
         flags=_flags(full),
         audit=_audit(full),
+        weights_sha256=next((done.weights_sha256 for done in rounds if done.weights_sha256 is not None), None),
         error=_error(rounds),
     )
 

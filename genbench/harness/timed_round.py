@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from genbench.core.bench import ColdStart, Round
 from genbench.core.dataset import Batch, Dataset, build_dataset
-from genbench.core.errors import GenbenchError
+from genbench.core.errors import GenbenchError, SettingError
 from genbench.core.model import GenerativeModel
 from genbench.core.record import Environment, Failure
 from genbench.harness.building import build, training_set
@@ -73,6 +75,7 @@ class _Story:
         self._seconds = {"import": import_seconds}
         self._environment: Environment | None = None
         self._batch_size = job.batch_size
+        self._weights_sha256: str | None = None
 
     def tell(self) -> Round:
         """Take all steps."""
@@ -121,9 +124,19 @@ class _Story:
         job, data = self._job, examples.to(self._device)
         order = begin(model, data, seed=job.cell.seed)
         if job.weights is not None:
-            file = job.weights / WEIGHTS if job.weights.is_dir() else job.weights
-            model.load_state_dict(safetensors.torch.load(file.read_bytes()))
+            self._load(model, job.weights / WEIGHTS if job.weights.is_dir() else job.weights)
         return Subject(job=job, model=model, data=data, order=order, clock=self._clock, turn=self._turn)
+
+    def _load(self, model: GenerativeModel, file: Path) -> None:
+        payload = file.read_bytes()
+        self._weights_sha256 = hashlib.sha256(payload).hexdigest()
+        try:
+            model.load_state_dict(safetensors.torch.load(payload))
+        except RuntimeError as error:
+            raise SettingError(
+                f"{file}: not the weights of `{self._job.cell.label}` with these settings: {error}",
+                hint="`--suite`, `--tier` and the settings in `-m` must be those that it was trained with",
+            ) from error
 
     def _round(self, readings: Readings) -> Round:
         cold = None
@@ -142,7 +155,8 @@ class _Story:
         job = self._job
         named = {"label": job.cell.label, "phase": job.phase, "variant": job.variant, "index": job.index}
         size = {"batch_size": self._batch_size, "sweep": job.sweep, "environment": self._environment}
-        return Round.model_validate({**named, **size, "in_turns": self._turn is not at_once, **fields})
+        how = {"in_turns": self._turn is not at_once, "weights_sha256": self._weights_sha256}
+        return Round.model_validate({**named, **size, **how, **fields})
 
     @contextlib.contextmanager
     def _during(self, phase: str) -> Iterator[None]:

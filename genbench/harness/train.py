@@ -268,8 +268,7 @@ class _Turn:
             loss = self._model.loss(batch, self.player.name).total
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if self.player.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.player.clip_norm, foreach=True)
+        self._limit_gradients()
         self._optimiser.step()
         self._schedule.step()
         if self._average is not None:
@@ -279,6 +278,18 @@ class _Turn:
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """The averaged weights in place, and then the weights themselves again."""
         return contextlib.nullcontext() if self._average is None else self._average.in_place()
+
+    def _limit_gradients(self) -> None:
+        """Scale gradients down to `clip_norm`, and have the optimiser pass over the step from `skip_norm` on.
+
+        The fused optimiser reads `found_inf` on the device, as under loss scaling, so no step waits for the norm.
+        """
+        clip, skip = self.player.clip_norm, self.player.skip_norm
+        if clip is None and skip is None:
+            return
+        norm = nn.utils.clip_grad_norm_(self._parameters, math.inf if clip is None else clip, foreach=True)
+        if skip is not None:
+            self._optimiser.found_inf = (~(norm < skip)).float()  # type: ignore[attr-defined]
 
     def end(self) -> None:
         """Hand the model the averaged weights."""

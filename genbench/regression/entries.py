@@ -76,6 +76,7 @@ def _timed(row: Bench, file: BenchFile) -> Entry:
         measures=row.measures,
         batch_size=row.best_batch_size,
         canary_seconds=statistics.median(canaries) if canaries else None,
+        weights_sha256=row.weights_sha256,
         environment=file.environment,
         error=row.error if not row.measures else None,
     )

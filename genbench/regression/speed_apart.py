@@ -56,6 +56,12 @@ def compare_speeds(
             reason = f"`{prints[0]}` in base, `{prints[1]}` in head"
             verdicts.append(cell_verdict("speed", row, "not_comparable", reason))
             continue
+        if (old.weights_sha256 is None) != (new.weights_sha256 is None):
+            kinds = ["fresh" if one.weights_sha256 is None else "trained" for one in (old, new)]
+            verdicts.append(
+                cell_verdict("speed", row, "not_comparable", "{} weights in base, {} in head".format(*kinds))
+            )
+            continue
         for name in QUANTITIES:
             if name in old.measures and name in new.measures:
                 changes.append(_change(row, old, new, name))
@@ -113,7 +119,7 @@ def _outcome(one: _Change, tolerance: float, p: float) -> tuple[Outcome, str]:
     result = outcome(one.worse, math.log1p(tolerance), last=True)
     assert result is not None
     if one.drift is not None and abs(one.drift) > CANARY_DRIFT:
-        return "inconclusive", f"the machine itself changed: a fixed workload took {one.drift:+.1%} time in head"
+        return "inconclusive", f"the machine itself changed: a fixed workload takes {1 + one.drift:.3f} times as long"
     if result in ("regressed", "improved") and p > ALPHA:
         return "inconclusive", "beyond the tolerance alone, not among all measures"
     skipped = result == "improved" and one.worse.estimate < -math.log1p(SKIPPED_WORK)

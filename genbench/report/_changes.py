@@ -65,7 +65,9 @@ def conclusion(report: GateReport) -> str:
 
 
 def measure(verdict: Verdict) -> str:
-    """Name of the quantity with its good direction."""
+    """Name of the quantity with its good direction; of a whole cell, the gate that speaks of it."""
+    if verdict.measure == "cell":
+        return f"cell ({verdict.gate})"
     if verdict.base is None and verdict.head is None:
         return verdict.measure
     return f"{verdict.measure} {'↓' if verdict.better == 'lower' else '↑'}"

@@ -61,6 +61,7 @@ def bench_notes(file: BenchFile) -> tuple[str, ...]:
     results = file.results
     failed = [f"{row.label}: {_failure(row)}" for row in results if row.error is not None]
     proofs = [f"{row.label}: audit: {_proofs(row.audit)}" for row in results if row.audit]
+    proofs += [f"{row.label}: trained weights {row.weights_sha256[:12]}" for row in results if row.weights_sha256]
     flags = dict.fromkeys(flag for row in results for flag in row.flags)
     meanings = [f"{flag}: {_FLAGS[flag]}" for flag in flags]
     return (*failed, *proofs, *meanings, *_reading(results))

@@ -44,12 +44,22 @@ def print_verdicts(report: GateReport, console: Console) -> None:
     if listed:
         console.print(next(table for table in _tables(listed) if _fits(table, console)))
     console.print()
-    for verdict in listed:
-        if verdict.note and verdict.outcome != "unchanged":
-            console.print(Text(f"{verdict.row}: {verdict.measure}: {verdict.note}"))
+    for note, measures in _notes(listed).items():
+        where = "; ".join(f"{row}: {', '.join(names)}" for row, names in measures.items())
+        console.print(Text(f"{where}: {note}"))
     for notice in report.notices:
         console.print(Text(notice))
     console.print(Text(f"{words.conclusion(report)} (exit code {report.exit_code}): {words.tally(report)}"))
+
+
+def _notes(verdicts: Sequence[Verdict]) -> dict[str, dict[str, list[str]]]:
+    """What is to be said, once each, with the rows and their measures that it is said of."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for verdict in verdicts:
+        if verdict.note and verdict.outcome != "unchanged":
+            names = told.setdefault(verdict.note, {}).setdefault(verdict.row, [])
+            names += [verdict.measure] if verdict.measure not in names else []
+    return told
 
 
 def _tables(verdicts: Sequence[Verdict]) -> Iterator[Table]:

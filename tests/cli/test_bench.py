@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
 
 import pytest
+import torch
 from bench_cells import SAMPLER, model_file
 
 from genbench.cli import bench as command
+from genbench.cli.main import main
 from genbench.core.bench import EFFORTS, BenchFile
-from genbench.core.errors import UnknownName
+from genbench.core.errors import SettingError, UnknownName
+from genbench.rounds import bench
+from genbench.timing.variants import check_variant
 
 
 def _options(*words: str) -> argparse.Namespace:
@@ -50,6 +55,11 @@ def test_options_need_neither_torch_nor_rich():
         "assert not {'torch', 'scipy', 'rich'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_networks_run_eagerly_unless_another_variant_is_named():
+    assert _options("-m", "vae").variant is None  # which `run` takes for the eager one alone
+    assert list(inspect.signature(bench).parameters["variants"].default) == ["eager"]
 
 
 def test_efforts_on_offer_are_those_that_there_are():
@@ -106,3 +116,36 @@ def test_a_failed_subject_exits_3_and_the_others_are_shown(tmp_path, tiny_suite,
 def test_nothing_measured_exits_6(tmp_path, tiny_suite):
     model = model_file(tmp_path, "sampler", SAMPLER)  # it cannot train
     assert _run("--suite", tiny_suite, "-m", model, "--phase", "train", "--out", tmp_path / "bench") == 6
+
+
+def _latency_of(tiny_suite, folder, *words):
+    """The row of one round of latency."""
+    assert _run("--suite", tiny_suite, "-m", "vae", "--phase", "latency", "--rounds", 1, "--out", folder, *words) == 0
+    return BenchFile.model_validate_json((folder / "bench.json").read_bytes()).results[0]
+
+
+@pytest.mark.slow
+def test_a_network_is_compiled_when_that_was_asked_for_and_never_else(tmp_path, tiny_suite, monkeypatch):
+    try:
+        check_variant("compile", torch.device("cpu"))
+    except SettingError as missing:
+        pytest.skip(str(missing))
+    kept = tmp_path / "compiled"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kept))
+    plain = _latency_of(tiny_suite, tmp_path / "plain")
+    assert (plain.label, list(kept.rglob("*.so"))) == ("vae", [])
+    compiled = _latency_of(tiny_suite, tmp_path / "bench", "--variant", "compile")
+    assert compiled.label == "vae (compile)"
+    assert list(kept.rglob("*.so"))  # what the C++ compiler made
+    assert compiled.cold.first_call_seconds > plain.cold.first_call_seconds
+    assert compiled.measures["latency_seconds"].value > 0
+
+
+@pytest.mark.slow
+def test_weights_of_a_run_are_benched(tmp_path, tiny_suite):
+    run = tmp_path / "run"
+    assert main(["run", "--suite", str(tiny_suite), "-m", "vae", "--out", str(run)]) == 0
+    (file,) = run.glob("cells/*/model.safetensors")
+    _latency_of(tiny_suite, tmp_path / "bench", "--weights", run)
+    (job,) = (tmp_path / "bench").glob("rounds/*/job.json")
+    assert json.loads(job.read_text())["job"]["weights"] == str(file.resolve())

@@ -151,3 +151,46 @@ def test_rates_come_from_blocks_after_warm_up():
     assert len(rate.raw) >= 2
     assert 0 < rate.p10 <= rate.median <= rate.p90
     assert all(point.samples_total == 3200 for point in training.curve)
+
+
+class Spiky(GenerativeModel):
+    """A weight whose gradient is 1, but for the second step, in which it is `spike`."""
+
+    def __init__(self, spike: float, **limits: float | None) -> None:
+        super().__init__(DataSpec(shape=(1, 1, 1), levels=2))
+        self.linear = nn.Linear(1, 1, bias=False)
+        self.linear.weight.data.zero_()
+        self.spike, self.limits = spike, limits
+        self.seen: list[float] = []
+
+    def phases(self):
+        player = Player(name="all", modules=(self.linear,), lr=0.1, **self.limits)
+        return (Phase(name="fit", share=1.0, players=(player,), batch_size=2),)
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        self.seen.append(self.linear.weight.item())
+        size = self.spike if len(self.seen) == 2 else 1.0
+        return Loss(torch.ones(()) + (size * self.linear.weight - (size * self.linear.weight).detach()).sum())
+
+    def sample(self, num_samples: int, *, generator: torch.Generator) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def _spiked(spike: float, **limits: float | None) -> list[float]:
+    model = Spiky(spike, **limits)
+    train(model, Batch(torch.zeros(4, 1, 1, 1, dtype=torch.uint8)), samples_seen=8, seed=0)
+    return model.seen
+
+
+@pytest.mark.parametrize("clip_norm", [None, 5.0])
+@pytest.mark.parametrize("spike", [10.0, 1e6, float("inf")])
+def test_a_step_whose_gradient_is_too_large_leaves_weights_and_optimiser_as_they_were(spike, clip_norm):
+    first, second, third, fourth = _spiked(spike, skip_norm=10.0, clip_norm=clip_norm)
+    assert (first, second) == (0.0, pytest.approx(-0.1))
+    assert third == second
+    assert fourth == pytest.approx(-0.2)
+
+
+def test_a_gradient_below_the_limit_is_followed():
+    seen = _spiked(9.99, skip_norm=10.0)
+    assert seen[2] < seen[1] - 0.05

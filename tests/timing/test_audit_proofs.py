@@ -97,23 +97,6 @@ def test_each_proof_of_sampling_fails_for_what_it_is_there_to_find(sampler, brok
     assert [name for name, holds in proofs.items() if not holds] == ([] if broken is None else [broken])
 
 
-class Interrupted(Sampler):
-    """An honest sampler, which something slows down now and then: new seeds had bad luck at first."""
-
-    def __call__(self, seed: int) -> torch.Tensor:
-        sample = super().__call__(seed)
-        if seed != 7 and self.calls < 14:
-            self.device.launch(0.01, host_seconds=0.0)
-        return sample
-
-
-def test_bad_luck_of_new_seeds_is_looked_at_twice():
-    sampler = Interrupted()
-    proofs, _ = sampling_proofs(sampler, sampler.device, first_seed=7)
-    assert proofs["same_seed_not_faster"]
-    assert sampler.calls > 14
-
-
 def test_the_hash_is_that_of_type_shape_and_bytes():
     sample = torch.arange(6, dtype=torch.uint8).view(2, 3)
     expected = hashlib.sha256(b"|u1(2, 3)" + bytes(range(6))).hexdigest()
