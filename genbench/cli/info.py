@@ -7,7 +7,7 @@ import ast
 import sys
 from pathlib import Path
 
-from genbench.core.declared import declaration
+from genbench.core.declared import declaration, settings_of
 from genbench.core.errors import UnknownName, nearest
 from genbench.core.registry import Registry
 
@@ -42,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
 def _described(kind: str, path: Path, name: str) -> str:
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "no description"
     text = f"{name} ({kind}, {path.parent.name})\n\n{doc}"
+    settings = [f"  {key}: {hint}" for key, hint in settings_of(path, name).items()]
     if kind != "model":
-        return text
+        return "\n".join([text, *(["settings:", *settings] if settings else [])])
     declared = declaration(path, name)
-    settings = [f"  {key}: {hint}" for key, hint in declared.config.items()]
     sampling = [f"  {key}: {hint}" for key, hint in declared.sampling.items()]
-    parts = [text, f"presets: {', '.join(declared.presets)}", "settings:", *settings]
+    parts = [text, f"presets: {', '.join(declared.presets)}", "settings, which presets change:", *settings]
     return "\n".join([*parts, *(["settings of the sampler:", *sampling] if sampling else [])])

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,33 @@ def declaration(path: Path, name: str) -> Declaration:
         if isinstance(node, ast.ClassDef) and _registered(node) == name:
             return Declaration(_fields(node, "Config"), _fields(node, "Sampling"), _presets(node))
     raise SettingError(f"{path.name} registers nothing as `{name}`")
+
+
+def settings_of(path: Path, name: str) -> dict[str, str]:
+    """Settings of a model, metric, dataset or extractor -> how they are declared: `int = 1`, and what is said of them.
+
+    They are the fields of the class registered as `name`, or of its nested class `Config`.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and _registered(node) == name:
+            nested = next(
+                (part for part in node.body if isinstance(part, ast.ClassDef) and part.name == "Config"), node
+            )
+            return dict(_explained(nested.body))
+    return {}
+
+
+def _explained(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for part, after in itertools.zip_longest(body, body[1:]):
+        if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
+            continue
+        kind = ast.unparse(part.annotation)
+        if kind.startswith("ClassVar"):
+            continue
+        default = "" if part.value is None else f" = {ast.unparse(part.value)}"
+        says = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        first = " ".join(str(says).split())
+        yield part.target.id, f"{kind}{default}{f'  -- {first}' if first else ''}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,9 +44,10 @@ class _Layout:
 
 
 def results_console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough to hide nothing where there is none."""
+    """Standard output: as wide as the terminal or `COLUMNS`, or wide enough to hide nothing where neither is there."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+    known = console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return console if known else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def print_leaderboards(boards: Sequence[Leaderboard], console: Console) -> None:

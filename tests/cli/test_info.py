@@ -1,0 +1,20 @@
+"""`genbench info`: what a thing is and how it can be set."""
+
+import pytest
+
+from genbench.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("frechet_distance", "ddof: int = 1  -- N - ddof stands in the denominator"),
+        ("shapes", "resolution: int = 32  -- Side of a picture in pixels"),
+        ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
+        ("vae", "latent_dim: int = 12"),
+        ("ddpm", "sampler: Literal['ddpm', 'ddim']"),
+    ],
+)
+def test_settings_are_shown_with_their_defaults_and_what_they_mean(name, line, capsys):
+    assert main(["info", name]) == 0
+    assert line in capsys.readouterr().out
