@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ import torch
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
+from genbench.data._counter import key_of, uniforms
 from genbench.data._pooling import average_pooled
 from genbench.data._root import data_root, missing
 
 UNSIGNED_BYTE = 8
 NATIVE = 28
 RESOLUTIONS = (8, 16, 28, 32)
+BINARISED = ("no", "static", "dynamic")
 SIZES: dict[Split, int] = {"train": 60_000, "test": 10_000}
 PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
 
@@ -38,8 +40,13 @@ class IdxImages(Dataset, ABC):
 
     resolution: int = NATIVE
     """Side in pixels: 28 as stored; 32 with a frame of zeros; 16 and 8 averaged from 32 and rounded."""
+    binarised: Literal["no", "static", "dynamic"] = "no"
+    """Ink with the probability that a pixel's grey names (Salakhutdinov and Murray 2008): drawn once for each image, or
+    anew in every epoch of a training set that then has no end. Test images are drawn once."""
 
     def __post_init__(self) -> None:
+        if self.binarised not in BINARISED:
+            raise ValueError(f"binarised is `{self.binarised}`, expected one of {', '.join(BINARISED)}")
         if self.resolution not in RESOLUTIONS:
             raise ValueError(f"resolution is {self.resolution}, expected one of {', '.join(map(str, RESOLUTIONS))}")
 
@@ -60,25 +67,38 @@ class IdxImages(Dataset, ABC):
 
     @property
     def spec(self) -> DataSpec:
-        """Grey images with 256 levels and ten classes."""
-        return DataSpec(shape=(1, self.resolution, self.resolution), num_classes=10)
+        """Grey images with 256 levels, or 2 where they are binarised, and ten classes."""
+        levels = 256 if self.binarised == "no" else 2
+        return DataSpec(shape=(1, self.resolution, self.resolution), levels=levels, num_classes=10)
 
-    def size(self, split: Split) -> int:
-        """60,000 for train, 10,000 for test."""
-        return SIZES[checked_split(split, self.splits, owner=self.name)]
+    def size(self, split: Split) -> int | None:
+        """60,000 for train, 10,000 for test; None for a training set that is binarised anew in every epoch."""
+        stored = SIZES[checked_split(split, self.splits, owner=self.name)]
+        return None if self._endless(split) else stored
 
     def load(self, split: Split, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Images and labels in the files' own order."""
+        """Images and labels in the files' own order; without end, image i is the stored image i mod 60,000."""
         rows = checked_indices(indices, size=self.size(split), owner=f"{self.name}, {split}")
         images, labels = self._arrays(split)
-        return Batch(
-            x=torch.from_numpy(resized(images[rows][:, None], self.resolution)),
-            y=torch.from_numpy(labels[rows].astype(np.int64)),
-        )
+        stored = rows % len(labels)
+        x = resized(images[stored][:, None], self.resolution)
+        if self.binarised != "no":
+            x = self._drawn(x, split, rows)
+        return Batch(x=torch.from_numpy(x), y=torch.from_numpy(labels[stored].astype(np.int64)))
+
+    def _endless(self, split: Split) -> bool:
+        return self.binarised == "dynamic" and split == "train"
+
+    def _drawn(self, grey: np.ndarray, split: Split, rows: np.ndarray) -> np.ndarray:
+        """Levels 0 and 1; what an image gets depends on its index alone."""
+        key = key_of(self.name, "binarised", split, str(self.resolution))
+        u = uniforms(key, rows, grey[0].size).reshape(grey.shape)
+        return (u * 255.0 < grey).astype(np.uint8)
 
     def fingerprint(self) -> str:
-        """Digest of the resolution and of every stored image and label."""
-        digest = hashlib.sha256(f"{self.name} {self.resolution}".encode())
+        """Digest of the settings and of every stored image and label."""
+        drawn = "" if self.binarised == "no" else f" {self.binarised}"
+        digest = hashlib.sha256(f"{self.name} {self.resolution}{drawn}".encode())
         for split in self.splits:
             for array in self._arrays(split):
                 digest.update(array.tobytes())

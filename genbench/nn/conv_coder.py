@@ -59,7 +59,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.grid = tuple(grid)
         self.stem, self.tower = stem, tower
-        self.scale = nn.Parameter(initial_scale)
+        self.scale: Tensor
+        if initial_scale.numel():
+            self.scale = nn.Parameter(initial_scale)
+        else:  # a distribution without scales
+            self.register_buffer("scale", initial_scale, persistent=False)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for every pixel, (B, outputs, H, W), and the scales they share."""

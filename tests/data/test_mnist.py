@@ -174,3 +174,48 @@ def test_the_real_training_labels_begin_with_those_everybody_knows(real):
     assert batch.y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert batch.x.double().mean().item() / 255 == pytest.approx(0.1307, abs=5e-5)  # the well-known mean
     assert batch.x.double().std().item() / 255 == pytest.approx(0.3081, abs=5e-5)
+
+
+@pytest.fixture
+def noise(tmp_path, monkeypatch):
+    """MNIST's two splits, of noise."""
+    raw = tmp_path / "mnist/MNIST/raw"
+    raw.mkdir(parents=True)
+    for prefix, size in (("train", 60_000), ("t10k", 10_000)):
+        images = np.random.default_rng(size).integers(0, 256, (size, 28, 28), dtype=np.uint8)
+        images[:, 0] = 0
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(_idx(images))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(_idx((np.arange(size) % 10).astype(np.uint8)))
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path))
+
+
+@pytest.mark.usefixtures("noise")
+def test_ink_is_drawn_with_the_probability_that_the_grey_names():
+    data = MNIST(binarised="dynamic")
+    assert data.spec.levels == 2
+    grey = MNIST().load("train", [7]).x[0].double() / 255
+    draws = data.load("train", [7 + 60_000 * epoch for epoch in range(400)]).x
+    assert set(draws.unique().tolist()) <= {0, 1}
+    error = (draws.double().mean(0) - grey).abs()
+    assert error.max() < 4.5 * 0.5 / 400**0.5  # 784 pixels, each within 4.5 standard errors
+    assert not draws[:, grey == 0].any()
+
+
+@pytest.mark.usefixtures("noise")
+def test_static_images_are_drawn_once_and_dynamic_ones_in_every_epoch():
+    static, dynamic = MNIST(binarised="static"), MNIST(binarised="dynamic")
+    assert (static.size("train"), static.size("test")) == (60_000, 10_000)
+    assert (dynamic.size("train"), dynamic.size("test")) == (None, 10_000)
+    assert torch.equal(static.load("train", [3, 5]).x, static.load("train", [5, 3]).x.flip(0))
+    assert torch.equal(static.load("train", [3]).x, dynamic.load("train", [3]).x)
+    first, second = dynamic.load("train", [3, 60_003]).x
+    assert not torch.equal(first, second)
+    assert torch.equal(static.load("test", range(4)).x, dynamic.load("test", range(4)).x)
+    assert not torch.equal(static.load("test", [0]).x, static.load("train", [0]).x)
+    assert dynamic.load("train", [60_003]).y == static.load("train", [3]).y
+    assert len({MNIST().fingerprint(), static.fingerprint(), dynamic.fingerprint()}) == 3
+
+
+def test_an_unknown_way_to_binarise_is_a_setting_error():
+    with pytest.raises(SettingError, match="`binarised` is 'yes', expected one of 'no', 'static', 'dynamic'"):
+        build_dataset(parse_ref("mnist[binarised=yes]"))

@@ -19,10 +19,11 @@ def _generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def _tiny(num_importance: int = 1) -> VAE:
+def _tiny(num_importance: int = 1, *, spec: DataSpec = TINY, **settings: object) -> VAE:
     """A model of 2x2 binary images with one code dimension, away from its start."""
     torch.manual_seed(3)
-    model = VAE(TINY, VAE.Config(latent_dim=1, width=8, hidden=8, num_blocks=1, num_importance=num_importance))
+    config = VAE.Config(latent_dim=1, width=8, hidden=8, num_blocks=1, num_importance=num_importance)
+    model = VAE(spec, dataclasses.replace(config, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -34,7 +35,7 @@ def _tiny(num_importance: int = 1) -> VAE:
 def _exact_log_likelihood(model: VAE, x: torch.Tensor) -> torch.Tensor:
     """Log of the integral over z of p(x|z) p(z), by quadrature: (B,)."""
     z = torch.linspace(-8, 8, 2001)
-    given = torch.stack([model._log_prob_given(image.expand(len(z), 1, 2, 2), z[:, None]) for image in x])
+    given = torch.stack([model._log_prob_given(image.unsqueeze(0), z[:, None]) for image in x])
     return torch.logsumexp(given + gaussian.standard_log_prob(z), dim=1) + math.log(float(z[1] - z[0]))
 
 
@@ -99,6 +100,41 @@ def test_the_bound_lies_below_the_exact_log_likelihood():
     assert bounds.mean().item() < exact.mean().item() - 0.05
 
 
+@pytest.mark.parametrize("settings", [{}, {"networks": "dense"}])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_with_every_likelihood_the_bound_lies_below_the_exact_log_likelihood(likelihood, settings):
+    model = _tiny(likelihood=likelihood, **settings)
+    exact = _exact_log_likelihood(model, IMAGES)
+    assert exact.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+    bounds = model.log_likelihood(IMAGES.repeat(300, 1, 1, 1), generator=_generator()).view(300, 16)
+    assert bool((bounds.mean(0) < exact + 4 * bounds.std(0) / math.sqrt(300)).all())
+
+
+@pytest.mark.parametrize("likelihood", ["logistic", "gaussian", "bernoulli"])
+def test_probabilities_of_images_with_more_levels_sum_to_one(likelihood):
+    model = _tiny(spec=DataSpec(shape=(1, 2, 2), levels=3), likelihood=likelihood)
+    images = torch.cartesian_prod(*[torch.arange(3)] * 4).view(81, 1, 2, 2).to(torch.uint8)
+    assert _exact_log_likelihood(model, images).exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_more_draws_never_lower_the_bound_and_five_thousand_reach_the_log_likelihood():
+    model = _tiny(likelihood="bernoulli", networks="dense", draws_at_once=500)
+    with torch.no_grad():
+        model.encoder.head[-1].bias[1] += (
+            1.5  # a posterior at least as wide as the true one: weights without heavy tails
+        )
+    exact = _exact_log_likelihood(model, IMAGES).double()
+    gaps = []
+    for num_draws, repeats in ((1, 200), (2, 200), (5, 200), (50, 200), (5000, 1)):
+        model.config = dataclasses.replace(model.config, num_importance=num_draws)
+        found = model.log_likelihood(IMAGES.repeat(repeats, 1, 1, 1), generator=_generator())
+        gaps.append((found - exact.repeat(repeats)).mean().item())
+    assert gaps[0] < gaps[1] < gaps[2] < gaps[3] < 0
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.1)
+    assert abs(gaps[4]) < 0.02
+    assert model.likelihood_estimator == "importance-weighted bound, 5000 draws"
+
+
 def test_importance_weights_average_to_the_exact_likelihood():
     model = _tiny(num_importance=8)
     bounds = model.log_likelihood(IMAGES.repeat(2000, 1, 1, 1), generator=_generator()).view(2000, 16)
@@ -161,13 +197,64 @@ def test_images_of_any_side_pass_through_codes_and_back(channels, side, levels):
     assert bool(model.log_likelihood(x, generator=_generator()).isfinite().all())
 
 
-def test_every_parameter_belongs_to_the_player_and_gets_a_gradient():
-    model = _tiny()
+@pytest.mark.parametrize("preset", ["bernoulli", "gaussian", "dense"])
+@pytest.mark.parametrize(("channels", "side", "levels"), [(1, 28, 2), (3, 8, 256)])
+def test_every_preset_takes_images_of_any_levels(preset, channels, side, levels):
+    spec = DataSpec(shape=(channels, side, side), levels=levels)
+    settings = {"num_importance": 2, "width": 8, "num_blocks": 1}
+    model = build_model(MODELS.get("vae"), spec, preset=preset, settings=settings, owner="vae")
+    assert isinstance(model, VAE)
+    x = torch.randint(0, levels, (3, *spec.shape), generator=_generator(), dtype=torch.uint8)
+    for images in (model.reconstruct(x), model.sample(3, generator=_generator())):
+        assert images.shape == x.shape
+        assert images.dtype == torch.uint8
+        assert int(images.max()) < levels
+    found = model.log_likelihood(x, generator=_generator())
+    assert bool((found.isfinite() & (found < 0)).all())
+
+
+def test_dense_preset_has_the_layers_of_the_paper():
+    model = build_model(
+        MODELS.get("vae"), DataSpec(shape=(1, 28, 28), levels=2), preset="dense", settings={}, owner="vae"
+    )
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    sizes = [(layer.in_features, layer.out_features) for layer in layers]
+    assert sizes == [(784, 200), (200, 200), (200, 100), (50, 200), (200, 200), (200, 784)]
+    assert sum(isinstance(module, torch.nn.Tanh) for module in model.modules()) == 4
+    assert model.phases()[0].batch_size == 20
+
+
+@torch.no_grad()
+def test_dense_decoder_starts_at_the_mean_image_and_the_residual_one_is_left_alone():
+    x = torch.randint(0, 2, (256, 1, 2, 2), generator=_generator(), dtype=torch.uint8)
+    x[:, 0, 0, 0] = 0
+    dense, residual = _tiny(networks="dense", likelihood="bernoulli"), _tiny()
+    before = [parameter.clone() for parameter in residual.parameters()]
+    dense.prepare(Batch(x=x))
+    residual.prepare(Batch(x=x))
+    dense.decoder.stem[-1].weight.zero_()
+    drawn = torch.sigmoid(dense.decoder(torch.zeros(1, 1))[0]).flatten()
+    torch.testing.assert_close(drawn[1:], x.float().mean(0).flatten()[1:], rtol=1e-5, atol=1e-6)
+    assert drawn[0].item() == pytest.approx(0.001, rel=1e-3)
+    assert all(torch.equal(was, now) for was, now in zip(before, residual.parameters(), strict=True))
+
+
+def test_dense_network_sees_a_dark_background_as_zero():
+    model = _tiny(networks="dense")
+    assert isinstance(model, VAE)
+    seen = model.encoder.tower(torch.tensor([[[[-1.0, 1.0], [0.0, -1.0]]]]))
+    assert seen.flatten().tolist() == [0.0, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("likelihood", ["logistic", "gaussian", "bernoulli"])
+@pytest.mark.parametrize("networks", ["residual", "dense"])
+def test_every_parameter_belongs_to_the_player_and_gets_a_gradient(networks, likelihood):
+    model = _tiny(networks=networks, likelihood=likelihood, num_mixtures=2)
     player = model.phases()[0].players[0]
     owned = {id(p) for module in player.modules for p in module.parameters()}
     assert owned == {id(p) for p in model.parameters()}
     model.loss(Batch(x=IMAGES), player.name).total.backward()
-    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters() if p.numel())
 
 
 def test_vectors_are_refused():
