@@ -253,6 +253,8 @@ class _Turn:
     def __init__(self, model: GenerativeModel, player: Player, num_rounds: int, precision: str) -> None:
         self.player, self._model, self._precision = player, model, precision
         self._parameters = _parameters(player.modules)
+        own = {id(parameter) for parameter in self._parameters}
+        self._others = [parameter for parameter in model.parameters() if id(parameter) not in own]
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=player.lr, betas=player.betas, weight_decay=player.weight_decay, fused=True
         )
@@ -263,7 +265,7 @@ class _Turn:
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step on one batch; the detached loss."""
-        _only(self._model, self._parameters)
+        _only(self._parameters, self._others)
         with _autocast(batch.x.device, self._precision):
             loss = self._model.loss(batch, self.player.name).total
         self._optimiser.zero_grad(set_to_none=True)
@@ -326,17 +328,12 @@ def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def _only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
-    """Let gradients flow to these parameters alone: the others' would be computed for nothing."""
-    if all(parameter.requires_grad for parameter in parameters) and _num_trainable(model) == len(parameters):
-        return
-    model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-
-
-def _num_trainable(model: nn.Module) -> int:
-    return sum(parameter.requires_grad for parameter in model.parameters())
+def _only(own: Sequence[nn.Parameter], others: Sequence[nn.Parameter]) -> None:
+    """Let gradients flow to a player's own parameters alone: the others' would be computed for nothing."""
+    for parameters, wanted in ((own, True), (others, False)):
+        for parameter in parameters:
+            if parameter.requires_grad is not wanted:
+                parameter.requires_grad_(wanted)
 
 
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import math
 
@@ -38,19 +39,25 @@ def _trained_on_all() -> VQVAE:
     return _trained_on(IMAGES)
 
 
-def _trained_on(x: torch.Tensor) -> VQVAE:
+def _trained_on(x: torch.Tensor, config: VQVAE.Config = CONFIG) -> VQVAE:
     """A model of 2x2 binary images after a few steps of either phase."""
     torch.manual_seed(1)
-    model = VQVAE(TINY, CONFIG)
+    model = VQVAE(TINY, config)
     model.prepare(Batch(x=x))
     for phase in model.phases():
         player = phase.players[0]
-        optimiser = torch.optim.Adam([p for module in player.modules for p in module.parameters()], lr=2e-2)
-        for _ in range(60):
-            optimiser.zero_grad()
-            model.loss(Batch(x=x), player.name).total.backward()
-            optimiser.step()
+        _descend(model, x, player.name, [p for module in player.modules for p in module.parameters()], num_steps=60)
     return model
+
+
+def _descend(
+    model: VQVAE, x: torch.Tensor, player: str, parameters: list[torch.nn.Parameter], *, num_steps: int
+) -> None:
+    optimiser = torch.optim.Adam(parameters, lr=2e-2)
+    for _ in range(num_steps):
+        optimiser.zero_grad()
+        model.loss(Batch(x=x), player).total.backward()
+        optimiser.step()
 
 
 def test_the_two_stage_bound_stays_below_the_discrete_entropy_of_a_toy():
@@ -159,3 +166,46 @@ def test_the_codebook_starts_from_the_data_and_every_code_is_used():
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match="needs images"):
         VQVAE(DataSpec(kind="vector", shape=(2,), levels=None), VQVAE.Config())
+
+
+@pytest.mark.parametrize("codebook", ["ema", "gradient"])
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_every_way_of_learning_codes_tells_images_apart(codebook, gradient):
+    """Every pixel of these four images is a fair coin, log 2; confusing one pair of them costs half of that at most."""
+    torch.manual_seed(1)
+    x = IMAGES[torch.tensor([0, 15, 3, 12])]
+    model = VQVAE(TINY, dataclasses.replace(CONFIG, decay=0.8, codebook=codebook, gradient=gradient))
+    model.prepare(Batch(x=x))
+    owned = [p for module in model.phases()[0].players[0].modules for p in module.parameters()]
+    assert any(p is model.quantizer.codebook for p in owned) == (codebook == "gradient")
+    _descend(model, x, "codes", owned, num_steps=100)
+    assert model.loss(Batch(x=x), "codes").parts["distortion"].item() < 0.6 * math.log(2)
+
+
+def test_codes_decode_and_encode_again_where_the_images_come_back_whole():
+    x = IMAGES[torch.tensor([0, 15, 3, 12])]
+    model = _trained_on(x, dataclasses.replace(CONFIG, decay=0.8))
+    assert torch.equal(model.reconstruct(x), x)
+    codes = model.encode(x)
+    assert codes.unique().numel() == 4
+    assert torch.equal(model.encode(model.decode(codes)), codes)
+
+
+def test_the_loss_of_a_gradient_codebook_has_all_terms_of_eq_3():
+    torch.manual_seed(1)
+    model = VQVAE(TINY, dataclasses.replace(CONFIG, codebook="gradient"))
+    model.prepare(Batch(x=IMAGES))
+    features = model._features(IMAGES)
+    values = model.quantizer.embed(model.quantizer.nearest(features))
+    square = (features - values).square().mean()
+    distortion = -model._log_prob_given(IMAGES, values).mean() / 4
+    found = model.loss(Batch(x=IMAGES), "codes").total
+    torch.testing.assert_close(found, distortion + (1 + 0.25) * square)
+
+
+def test_a_trained_prior_needs_no_more_than_log_k_nats_for_a_code():
+    model = _trained_on_all()
+    found = model.loss(Batch(x=IMAGES), "prior").parts["nats_per_code"].item()
+    shares = torch.bincount(model.encode(IMAGES).flatten(), minlength=5) / 16
+    entropy = torch.special.entr(shares).sum().item()
+    assert entropy - 1e-6 <= found < min(math.log(5), entropy + 0.1)

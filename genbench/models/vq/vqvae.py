@@ -7,17 +7,19 @@ An encoder turns an image into a grid of features, each replaced by its nearest 
 which a decoder rebuilds the image; once codes stand still, a gated PixelCNN learns which grids of codes
 occur, and drawing from it and decoding draws images.
 
-Symbols: x image, f features z_e(x), e_k codes, z grid of the nearest codes' numbers, beta weight of the commitment.
+Symbols: x image, f features z_e(x), e_k codes, z grid of the nearest codes' numbers, beta weight of the commitment,
+sg the stop of gradients.
 
 - Phase `codes` (Eq. 3):  -log p(x|e_z) + beta ||f - sg(e_z)||^2; the gradient at e_z is copied to f. The codebook
-  follows running means (Appendix A.1) instead of the middle term of Eq. 3.
+  follows running means (Appendix A.1); with `codebook=gradient` the middle term of Eq. 3, ||sg(f) - e_z||^2, moves it.
 - Phase `prior`:  -log p(z) with encoder, codebook and decoder frozen; codes are computed on the fly.
 - Likelihood: q(z|x) is a point, so log p(x) >= log p(x|z) + log p(z) at the encoder's own z.
 
 **Departures**: a mixture of discretised logistics as decoder, with scales learned but shared by all pixels, so
 that the bound is one on stored integers; pixel-unshuffle in place of strided convolutions; k-means on the first
 batch starts the codebook, and codes without followers restart at features of the batch. Weights are not
-averaged in the first phase: an averaged encoder would no longer fit the codebook.
+averaged in the first phase: an averaged encoder would no longer fit the codebook. With `gradient=rotation` the
+gradient at e_z is turned and scaled on its way to f (Fifty et al., 2024, 2410.06424); this is not in the paper.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
@@ -40,45 +42,14 @@ from genbench.core.model import (
     register_model,
 )
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
-from genbench.nn.resnet import DownTower, UpTower, halved_sides
-from genbench.nn.vector_quantizer import VectorQuantizer
+from genbench.nn.grid_coder import GridDecoder, GridEncoder
+from genbench.nn.resnet import halved_sides
+from genbench.nn.vector_quantizer import Codebook, Gradient, VectorQuantizer
 from genbench.prob import discretized_logistic as logistic
 from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-class Encoder(nn.Module):
-    """Features z_e(x) of images in [-1, 1]: (B, C, H, W) to (B, D, h, w)."""
-
-    def __init__(self, num_channels: int, width: int, num_blocks: int, num_halvings: int, code_dim: int) -> None:
-        super().__init__()
-        self.tower = DownTower(num_channels, width, num_halvings=num_halvings, num_blocks=num_blocks)
-        self.head = nn.Conv2d(width, code_dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features before quantisation, float32."""
-        features: Tensor = self.head(self.tower(x))
-        return features.float()
-
-
-class Decoder(nn.Module):
-    """p(x|e_z): grids of code vectors (B, D, h, w) to a mixture for every pixel, of scales shared by all pixels."""
-
-    def __init__(
-        self, spec: DataSpec, width: int, num_blocks: int, num_halvings: int, code_dim: int, num_mixtures: int
-    ) -> None:
-        super().__init__()
-        num_channels, side, _ = spec.shape
-        num_outputs = logistic.num_parameters(num_mixtures, num_channels)
-        self.stem = nn.Conv2d(code_dim, width, 3, padding=1)
-        self.tower = UpTower(width, num_outputs, side, num_halvings=num_halvings, num_blocks=num_blocks)
-        self.scale = nn.Parameter(logistic.initial_scale(num_mixtures, num_channels))
-
-    def forward(self, vectors: Tensor) -> logistic.Mixture:
-        """Distribution of the image."""
-        return logistic.split_mixture(self.tower(self.stem(vectors)), self.scale)
 
 
 @register_model("vqvae")
@@ -101,10 +72,14 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         """Residual blocks on each grid of either network."""
         num_mixtures: int = 1
         """Logistic components of each pixel."""
+        codebook: Codebook = "ema"
+        """`ema`: codes follow running means of their features; `gradient`: the optimiser pulls them there."""
+        gradient: Gradient = "straight_through"
+        """How the decoder's gradient passes the quantiser: as it is, or by the `rotation` from feature to code."""
         commitment: float = 0.25
         """Weight beta of the encoder's distance to its codes."""
         decay: float = 0.99
-        """Of the codebook's running means."""
+        """Of the codebook's running means, or of the counts that tell which codes are dead."""
         revival_share: float = 0.05
         """A code chosen less often than this share of the mean is restarted; 0 lets codes die."""
         prior_width: int = 64
@@ -138,13 +113,31 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
             raise ValueError(f"`vqvae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
         self.config, self.levels = config, spec.levels
         num_channels, side, _ = spec.shape
-        size = (config.width, config.num_blocks, config.num_halvings, config.code_dim)
         self.code_side = halved_sides(side, config.num_halvings)[-1]
-        self.encoder = Encoder(num_channels, *size)
-        self.quantizer = VectorQuantizer(
-            config.num_codes, config.code_dim, decay=config.decay, revival_share=config.revival_share
+        self.encoder = GridEncoder(
+            num_channels,
+            width=config.width,
+            num_blocks=config.num_blocks,
+            num_halvings=config.num_halvings,
+            code_dim=config.code_dim,
         )
-        self.decoder = Decoder(spec, *size, config.num_mixtures)
+        self.quantizer = VectorQuantizer(
+            config.num_codes,
+            config.code_dim,
+            decay=config.decay,
+            revival_share=config.revival_share,
+            codebook=config.codebook,
+            gradient=config.gradient,
+        )
+        self.decoder = GridDecoder(
+            config.code_dim,
+            width=config.width,
+            num_outputs=logistic.num_parameters(config.num_mixtures, num_channels),
+            side=side,
+            num_blocks=config.num_blocks,
+            num_halvings=config.num_halvings,
+            initial_scale=logistic.initial_scale(config.num_mixtures, num_channels),
+        )
         self.prior = GatedPixelCNNStack(
             num_channels=1,
             num_levels=config.num_codes,
@@ -163,7 +156,7 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         """Codes first, then a prior over codes that no longer move."""
         codes = Player(
             name="codes",
-            modules=(self.encoder, self.decoder),
+            modules=(self.encoder, self.quantizer, self.decoder),
             lr=self.config.learning_rate,
             clip_norm=1.0,
             warmup_steps=20,
@@ -197,8 +190,9 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Draw codes from the prior, then pixels given the codes: (N, C, H, W) uint8."""
         codes = self.prior.sample(num_samples, self.code_side, self.code_side, generator=generator).squeeze(1)
-        mixture = self.decoder(self.quantizer.embed(codes))
-        return logistic.mixture_sample(mixture, levels=self.levels, generator=generator)
+        return logistic.mixture_sample(
+            self._mixture(self.quantizer.embed(codes)), levels=self.levels, generator=generator
+        )
 
     usual_estimator: ClassVar[str] = "bound at the encoder's codes, no draw"
 
@@ -216,7 +210,7 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Mean images of codes (B, h, w): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self.decoder(self.quantizer.embed(codes)), levels=self.levels)
+        return logistic.mixture_mean(self._mixture(self.quantizer.embed(codes)), levels=self.levels)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Mean images of the codes of images: (B, C, H, W) uint8."""
@@ -232,7 +226,10 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
             "commitment": quantised.commitment.detach(),
             "perplexity": self.quantizer.perplexity(),
         }
-        return Loss(distortion + self.config.commitment * quantised.commitment, parts)
+        pull = self.config.commitment * quantised.commitment
+        if self.config.codebook == "gradient":
+            pull = pull + quantised.attraction
+        return Loss(distortion + pull, parts)
 
     def _prior_loss(self, x: Tensor) -> Loss:
         codes = self.encode(x)
@@ -245,4 +242,8 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
 
     def _log_prob_given(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Log p(x|z) for code vectors (B, D, h, w): (B,), nats."""
-        return logistic.mixture_log_prob(x, self.decoder(vectors), levels=self.levels).sum((1, 2))
+        return logistic.mixture_log_prob(x, self._mixture(vectors), levels=self.levels).sum((1, 2))
+
+    def _mixture(self, vectors: Tensor) -> logistic.Mixture:
+        """p(x|z) for every pixel, of scales shared by all pixels."""
+        return logistic.split_mixture(*self.decoder(vectors))
