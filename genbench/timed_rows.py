@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from genbench.core.bench import Bench, BenchFile, Effort, Phase
+from genbench.core.files import WEIGHTS
 from genbench.core.spec import Cell
 from genbench.rounds import PHASES, Progress, bench
 from genbench.store import RunFolder
@@ -72,7 +73,7 @@ def _finished(cells: Sequence[Cell], folder: RunFolder) -> list[Cell]:
 
 
 def _has_weights(path: Path) -> bool:
-    return (path / "model.safetensors").is_file()
+    return (path / WEIGHTS).is_file()
 
 
 def _joined(before: BenchFile, made: BenchFile, *, keep: set[str]) -> BenchFile:

@@ -116,7 +116,8 @@ def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int) -> Image.I
 
 def _rows(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: int) -> Rows | str:
     """Rows of one model, or why it has none."""
-    from genbench.harness.pictures_of_codes import WEIGHTS, pictures_of_codes, rebuilt, why_not
+    from genbench.core.files import WEIGHTS
+    from genbench.harness.pictures_of_codes import pictures_of_codes, rebuilt, why_not
 
     owner = folder.cell_folder(record.key) / WEIGHTS
     if record.cell.weights_from is not None and not owner.is_file():

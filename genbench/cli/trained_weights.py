@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench.core.errors import SettingError, StoreError
+from genbench.core.files import WEIGHTS
 
 if TYPE_CHECKING:
     from genbench.core.spec import Cell
     from genbench.store import RunFolder
 
-_WEIGHTS = "model.safetensors"
 _Trained = tuple[str, str, str]
 """What two cells share whose weights fit each other's model: digest of the subject, its preset, and the data."""
 
@@ -31,7 +31,7 @@ def trained_weights(path: Path, cells: Sequence[Cell]) -> dict[str, Path]:
     """
     if (path / "plan.json").is_file():
         return _of_run(path, cells)
-    file = path / _WEIGHTS if path.is_dir() else path
+    file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         hint = "give a run folder, one of its cells, or a file of safetensors"
         raise StoreError(f"`--weights {path}`: no weights here", hint=hint)
@@ -76,7 +76,7 @@ def _trained(cell: Cell) -> _Trained:
 
 
 def _file(run: RunFolder, cell: Cell) -> Path:
-    return run.cell_folder(cell.weights_from or cell.key) / _WEIGHTS
+    return run.cell_folder(cell.weights_from or cell.key) / WEIGHTS
 
 
 def _is_done(run: RunFolder, cell: Cell) -> bool:

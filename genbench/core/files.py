@@ -8,6 +8,9 @@ from pathlib import Path
 
 from genbench.core.errors import StoreError
 
+WEIGHTS = "model.safetensors"
+"""Name of the file of a cell's trained weights in its folder."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, sync it, and rename it.

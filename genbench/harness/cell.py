@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, build_dataset
 from genbench.core.errors import GenbenchError
-from genbench.core.files import write_atomically
+from genbench.core.files import WEIGHTS, write_atomically
 from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build_metric, scores_or_reason
 from genbench.core.model import MODELS, GenerativeModel
 from genbench.core.record import Environment, Failure, Record, Score, Timing
@@ -36,7 +36,6 @@ from genbench.harness.quality import QualityWatch
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
 
-WEIGHTS = "model.safetensors"
 _CONTROL_SEED = 7919
 
 

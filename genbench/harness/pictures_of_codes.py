@@ -39,8 +39,6 @@ Pixels = npt.NDArray[np.uint8]
 Rows = Mapping[str, Pixels]
 """Label -> (N, 3, H, W) uint8 in 0 .. 255, in the order in which they are drawn."""
 
-WEIGHTS = "model.safetensors"
-"""File of a cell's weights in its folder."""
 REACH = 2.0
 """Standard deviations to either side that a traversal goes."""
 NUM_CODED = 1024

@@ -28,6 +28,7 @@ import torch
 from genbench.core.bench import ColdStart, Round
 from genbench.core.dataset import Batch, Dataset, build_dataset
 from genbench.core.errors import GenbenchError, SettingError
+from genbench.core.files import WEIGHTS
 from genbench.core.model import GenerativeModel
 from genbench.core.record import Environment, Failure
 from genbench.harness.building import build, training_set
@@ -40,8 +41,6 @@ from genbench.harness.train import PREPARATION_EXAMPLES, begin
 from genbench.timing.clock import Clock, DeviceClock, read
 from genbench.timing.turns import Turn, at_once
 from genbench.timing.variants import as_variant
-
-WEIGHTS = "model.safetensors"
 
 
 def measure(job: RoundJob, *, import_seconds: float = 0.0, clock: Clock | None = None, turn: Turn = at_once) -> Round:

@@ -1,9 +1,11 @@
-"""Convolutional encoder and decoder of a variational autoencoder.
+"""Convolutional or dense encoder and decoder of a variational autoencoder.
 
-The encoder gives the moments of q(z|x) = N(mu, sigma^2), the decoder the parameters of p(x|z) for every pixel. Two
+The encoder gives the moments of q(z|x) = N(mu, sigma^2), the decoder the parameters of p(x|z) for every pixel. Three
 kinds of network stand between image and code: residual towers (`residual_encoder`, `residual_decoder`) that train in
-minutes on a CPU, and the strided convolutions (`strided_encoder`, `strided_decoder`) that Higgins et al. (2017,
-openreview Sy2fzU9gl, Table 1) and most work on disentanglement since have shared.
+minutes on a CPU; the strided convolutions (`strided_encoder`, `strided_decoder`) that Higgins et al. (2017,
+openreview Sy2fzU9gl, Table 1) and most work on disentanglement since have shared; and, without a convolution, two
+hidden layers of tanh units either way (`dense_encoder`, `dense_decoder`), as Burda et al. (2015, 1509.00519, Sec. 5.1)
+train on MNIST.
 
 Shapes: images (B, C, H, W), codes (B, D).
 """
@@ -154,8 +156,34 @@ def strided_decoder(
     return Decoder(stem, tower=tower, grid=grid, initial_scale=initial_scale)
 
 
+class UnitRange(nn.Module):
+    """Pixels in [-1, 1] to [0, 1], where a dark background is zero and not a bias of hundreds of inputs.
+
+    At -1 every step of Adam moves the weights of all background pixels the same way, and the tanh units are saturated
+    within an epoch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift and scale; any shape."""
+        return 0.5 * (x + 1.0)
+
+
+def dense_encoder(shape: Sequence[int], *, hidden: int, latent_dim: int) -> Encoder:
+    """Encoder of images `shape` = (C, H, W) by two dense layers of `hidden` tanh units."""
+    return Encoder(UnitRange(), head=tanh_layers(math.prod(shape), hidden, hidden, 2 * latent_dim))
+
+
+def dense_decoder(
+    shape: Sequence[int], *, hidden: int, latent_dim: int, num_outputs: int, initial_scale: Tensor
+) -> Decoder:
+    """Decoder by two dense layers of `hidden` tanh units, with `num_outputs` for every pixel."""
+    grid = (num_outputs, *shape[1:])
+    stem = tanh_layers(latent_dim, hidden, hidden, math.prod(grid))
+    return Decoder(stem, tower=nn.Identity(), grid=grid, initial_scale=initial_scale)
+
+
 def networks(
-    kind: Literal["residual", "strided"],
+    kind: Literal["residual", "strided", "dense"],
     shape: Sequence[int],
     *,
     width: int,
@@ -165,7 +193,12 @@ def networks(
     num_outputs: int,
     initial_scale: Tensor,
 ) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder of either kind; `num_blocks` is of the residual ones only."""
+    """Encoder and decoder of any kind; `num_blocks` is of the residual ones only, `width` not of the dense ones."""
+    if kind == "dense":
+        encoder = dense_encoder(shape, hidden=hidden, latent_dim=latent_dim)
+        return encoder, dense_decoder(
+            shape, hidden=hidden, latent_dim=latent_dim, num_outputs=num_outputs, initial_scale=initial_scale
+        )
     sizes = {"width": width, "hidden": hidden, "latent_dim": latent_dim}
     if kind == "strided":
         encoder = strided_encoder(shape, **sizes)
@@ -183,6 +216,17 @@ def dense(*sizes: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequ
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
         layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def tanh_layers(*sizes: int) -> nn.Sequential:
+    """Dense layers with tanh between, started as Glorot and Bengio (2010) do."""
+    layers: list[nn.Module] = []
+    for num_inputs, num_outputs in itertools.pairwise(sizes):
+        layer = nn.Linear(num_inputs, num_outputs)
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
 

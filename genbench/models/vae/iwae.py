@@ -31,9 +31,8 @@ weights. The objective is divided by the dimensions of the image.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
@@ -51,7 +50,7 @@ from genbench.core.model import (
 )
 from genbench.nn import conv_coder
 from genbench.prob import latent_bound
-from genbench.prob.pixel_likelihood import PixelLikelihood, pixel_likelihood
+from genbench.prob.pixel_likelihood import pixel_likelihood
 from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
@@ -129,7 +128,16 @@ class IWAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         self.pixels = pixel_likelihood(
             config.likelihood, levels=spec.levels, num_channels=spec.shape[0], num_mixtures=config.num_mixtures
         )
-        self.encoder, self.decoder = _networks(spec.shape, config, self.pixels)
+        self.encoder, self.decoder = conv_coder.networks(
+            config.networks,
+            spec.shape,
+            width=config.width,
+            num_blocks=config.num_blocks,
+            hidden=config.hidden,
+            latent_dim=config.latent_dim,
+            num_outputs=self.pixels.num_outputs,
+            initial_scale=self.pixels.initial_scale(),
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase: both networks climb the same bound."""
@@ -209,54 +217,3 @@ class IWAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
         """Log p(x|z): (K B,), nats, for K codes of each of B images; row i of `z` belongs to image i mod B."""
         return self.pixels.log_prob(x.repeat(len(z) // len(x), 1, 1, 1), *self.decoder(z)).sum((1, 2))
-
-
-class UnitRange(nn.Module):
-    """Pixels in [-1, 1] to [0, 1], where a dark background is zero and not a bias of hundreds of inputs.
-
-    At -1 every step of Adam moves the weights of all background pixels the same way, and the tanh units are saturated
-    within an epoch.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shift and scale; any shape."""
-        return 0.5 * (x + 1.0)
-
-
-def _networks(
-    shape: Sequence[int], config: IWAE.Config, pixels: PixelLikelihood
-) -> tuple[conv_coder.Encoder, conv_coder.Decoder]:
-    """Encoder and decoder of either kind."""
-    if config.networks == "dense":
-        return _dense_networks(shape, hidden=config.hidden, latent_dim=config.latent_dim, pixels=pixels)
-    return conv_coder.networks(
-        "residual",
-        shape,
-        width=config.width,
-        num_blocks=config.num_blocks,
-        hidden=config.hidden,
-        latent_dim=config.latent_dim,
-        num_outputs=pixels.num_outputs,
-        initial_scale=pixels.initial_scale(),
-    )
-
-
-def _dense_networks(
-    shape: Sequence[int], *, hidden: int, latent_dim: int, pixels: PixelLikelihood
-) -> tuple[conv_coder.Encoder, conv_coder.Decoder]:
-    """Two hidden layers of tanh units either way (Burda et al., Sec. 5.1)."""
-    grid = (pixels.num_outputs, *shape[1:])
-    encoder = conv_coder.Encoder(UnitRange(), head=_tanh_layers(math.prod(shape), hidden, hidden, 2 * latent_dim))
-    stem = _tanh_layers(latent_dim, hidden, hidden, math.prod(grid))
-    return encoder, conv_coder.Decoder(stem, tower=nn.Identity(), grid=grid, initial_scale=pixels.initial_scale())
-
-
-def _tanh_layers(*sizes: int) -> nn.Sequential:
-    """Dense layers with tanh between, started as Glorot and Bengio (2010) do."""
-    layers: list[nn.Module] = []
-    for num_inputs, num_outputs in itertools.pairwise(sizes):
-        layer = nn.Linear(num_inputs, num_outputs)
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
