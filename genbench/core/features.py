@@ -86,6 +86,10 @@ class PerceptualDistance(ABC):
     def distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Distance of each pair of (N, 3, H, W) uint8 images with values 0 .. 255: (N,) float32."""
 
+    @abstractmethod
+    def signed_distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """The same of (N, 3, H, W) float images in [-1, 1], with gradients to both, as a loss needs: (N,) float32."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FactorPredictions:

@@ -159,14 +159,30 @@ class LPIPS(FeatureExtractor, PerceptualDistance):
         Raises:
             SampleError: the images are too small for the backbone.
         """
-        total = torch.zeros(len(first), device=first.device)
-        for a, b, head in zip(self._activations(first), self._activations(second), self.heads, strict=True):
+        return self._distances(self._activations(first), self._activations(second))
+
+    def signed_distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distance of each pair of (N, 3, H, W) float images in [-1, 1], with gradients to both: (N,) float32.
+
+        Raises:
+            SampleError: the images are too small for the backbone.
+        """
+        return self._distances(self._activations_of_signed(first), self._activations_of_signed(second))
+
+    def _distances(self, first: Iterator[Tensor], second: Iterator[Tensor]) -> Tensor:
+        """Eq. 1 of activations, tap by tap: (N,)."""
+        total = torch.zeros((), device=self.shift.device)
+        for a, b, head in zip(first, second, self.heads, strict=True):
             total = total + ((a - b).square() * head).sum(dim=1).mean(dim=(1, 2))
         return total
 
     def _activations(self, images: Tensor) -> Iterator[Tensor]:
         """Activations of unit length at each position, tap by tap: (N, C, H, W) each."""
         require_pictures(images, owner="lpips")
+        return self._activations_of_signed(images.float() / 127.5 - 1.0)
+
+    def _activations_of_signed(self, images: Tensor) -> Iterator[Tensor]:
+        """The same of float images in [-1, 1]."""
         backbone = BACKBONES[self._config.net]
         if min(images.shape[-2:]) < backbone.least_side:
             raise SampleError(
@@ -174,7 +190,7 @@ class LPIPS(FeatureExtractor, PerceptualDistance):
                 f"found {images.shape[-2]} x {images.shape[-1]}",
                 hint="`vgg` reads the smallest, down to 16 pixels",
             )
-        x = (images.float() / 127.5 - 1.0 - self.shift) / self.scale
+        x = (images - self.shift) / self.scale
         for index, layer in enumerate(cast("Sequence[nn.Module]", self.backbone)):
             with without_tf32(x.device):
                 x = layer(x)

@@ -1,4 +1,4 @@
-"""Log-probabilities under a wide softmax without ever holding all of its logits.
+"""Log-probabilities under a wide softmax without ever holding all of its logits, and draws from it.
 
 A softmax over 256 levels for every sub-pixel makes logits several times larger than everything else a
 network holds. Here they live for one slice of rows at a time, small enough for the processor's cache.
@@ -38,6 +38,14 @@ def categorical_nll(features: Tensor, weight: Tensor, bias: Tensor, targets: Ten
     with torch.autocast(features.device.type, enabled=False):
         total: Tensor = _CategoricalNLL.apply(features.to(weight.dtype), weight, bias, targets)
     return total
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Levels (N,) drawn from softmax(logits), (N, K), by inverting the distribution function at (N,) uniforms."""
+    cumulated = (logits - logits.amax(1, keepdim=True)).exp().cumsum(1)
+    thresholds = uniforms[:, None] * cumulated[:, -1:]
+    level = torch.searchsorted(cumulated, thresholds, right=True)[:, 0]
+    return level.clamp_(max=logits.shape[1] - 1)  # a uniform just below 1 may round up to the total
 
 
 class _Saved(FunctionCtx):

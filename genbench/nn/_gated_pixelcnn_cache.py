@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genbench.nn._categorical_head import draw
+
 SAMPLES_AT_ONCE = 512
 """Samples that advance together; more of them overflow the processor's cache and gain nothing."""
 
@@ -52,14 +54,6 @@ class StackWeights:
     out: Tensor
     """(C, S, K)."""
     out_bias: Tensor
-
-
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Levels (N,) drawn from softmax(logits), (N, K), by inverting the distribution function at (N,) uniforms."""
-    cumulated = (logits - logits.amax(1, keepdim=True)).exp().cumsum(1)
-    thresholds = uniforms[:, None] * cumulated[:, -1:]
-    level = torch.searchsorted(cumulated, thresholds, right=True)[:, 0]
-    return level.clamp_(max=logits.shape[1] - 1)  # a uniform just below 1 may round up to the total
 
 
 def sample_cached(weights: StackWeights, uniforms: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from genbench.nn._categorical_head import categorical_log_prob, categorical_nll
-from genbench.nn._gated_pixelcnn_cache import SAMPLES_AT_ONCE, draw
+from genbench.nn._categorical_head import categorical_log_prob, categorical_nll, draw
+from genbench.nn._gated_pixelcnn_cache import SAMPLES_AT_ONCE
 from genbench.nn.gated_pixelcnn import GatedLayer, GatedPixelCNNStack, gated
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from genbench.nn._categorical_head import categorical_log_prob, categorical_nll
-from genbench.nn._gated_pixelcnn_cache import LayerWeights, StackWeights, draw, sample_cached
+from genbench.nn._categorical_head import categorical_log_prob, categorical_nll, draw
+from genbench.nn._gated_pixelcnn_cache import LayerWeights, StackWeights, sample_cached
 
 Mask = Literal["A", "B"]
 """What a group may see at its own pixel: `A` the groups before it, `B` also itself."""

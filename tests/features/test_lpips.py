@@ -53,6 +53,16 @@ def test_distances_are_those_of_the_authors_package(alex):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
+def test_signed_distances_are_the_same_and_so_are_their_gradients(alex):
+    _, theirs, ours = alex
+    x, y = _pictures(3, seed=0), _pictures(3, seed=1)
+    torch.testing.assert_close(ours.signed_distances(_scaled(x), _scaled(y)), ours.distances(x, y), rtol=0, atol=0)
+    a, b = _scaled(x).requires_grad_(), _scaled(x).requires_grad_()
+    (found,) = torch.autograd.grad(ours.signed_distances(a, _scaled(y)).sum(), a)
+    (expected,) = torch.autograd.grad(theirs(b, _scaled(y)).sum(), b)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["vgg", "squeeze"])
 def test_the_other_backbones_are_those_of_the_authors_package_too(net, tmp_path):

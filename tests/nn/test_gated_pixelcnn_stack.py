@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genbench.nn._categorical_head import categorical_log_prob, categorical_nll
-from genbench.nn._gated_pixelcnn_cache import draw
+from genbench.nn._categorical_head import categorical_log_prob, categorical_nll, draw
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 
 
