@@ -141,9 +141,10 @@ def source_digest(extra: Iterable[Path] = ()) -> str:
 def _shared_content() -> hashlib._Hash:
     """The hash of the shared sources so far: they are read once, however many cells a plan has."""
     content = hashlib.sha256()
-    for folder in _SHARED_SOURCES:
-        for path in sorted((PACKAGE_ROOT / folder).rglob("*.py")):
-            content.update(_framed(path))
+    folders = [sorted((PACKAGE_ROOT / folder).rglob("*.py")) for folder in _SHARED_SOURCES]
+    of_several_models = sorted((PACKAGE_ROOT / "models").glob("_*.py"))
+    for path in itertools.chain(*folders, of_several_models):
+        content.update(_framed(path))
     return content
 
 

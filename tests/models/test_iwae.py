@@ -41,7 +41,7 @@ def _drawn(model: IWAE, x: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor
 
 def _log_weight(model: IWAE, x: Tensor, z: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
     """Log p(x|z) p(z) / q(z|x) of one code for each image, by the book: (B,)."""
-    log_joint = model._log_prob_given(x, z) + gaussian.standard_log_prob(z).sum(1)
+    log_joint = model.log_prob_given(x, z) + gaussian.standard_log_prob(z).sum(1)
     return log_joint - gaussian.log_prob(z, mu, log_sigma).sum(1)
 
 
@@ -93,7 +93,7 @@ def test_the_bound_of_training_rises_with_its_draws_towards_the_exact_log_likeli
     grid = torch.linspace(-6, 6, 121)
     codes = torch.cartesian_prod(grid, grid)
     model = _tiny()
-    given = torch.stack([model._log_prob_given(image.unsqueeze(0), codes) for image in IMAGES])
+    given = torch.stack([model.log_prob_given(image.unsqueeze(0), codes) for image in IMAGES])
     log_prior = gaussian.standard_log_prob(codes).sum(1)
     exact = (torch.logsumexp(given + log_prior, dim=1) + 2 * math.log(float(grid[1] - grid[0]))).mean().item() / 4
     bounds = []

@@ -35,7 +35,7 @@ def _tiny(num_importance: int = 1, *, spec: DataSpec = TINY, **settings: object)
 def _exact_log_likelihood(model: VAE, x: torch.Tensor) -> torch.Tensor:
     """Log of the integral over z of p(x|z) p(z), by quadrature: (B,)."""
     z = torch.linspace(-8, 8, 2001)
-    given = torch.stack([model._log_prob_given(image.unsqueeze(0), z[:, None]) for image in x])
+    given = torch.stack([model.log_prob_given(image.unsqueeze(0), z[:, None]) for image in x])
     return torch.logsumexp(given + gaussian.standard_log_prob(z), dim=1) + math.log(float(z[1] - z[0]))
 
 
@@ -156,7 +156,7 @@ def test_the_shared_bound_moves_no_likelihood_beyond_the_rounding_of_single_prec
     for _ in range(num_importance):
         z = gaussian.reparameterised(mu, log_sigma, generator=draws)
         log_ratio = gaussian.standard_log_prob(z) - gaussian.log_prob(z, mu, log_sigma)
-        weights.append(model._log_prob_given(x, z) + log_ratio.sum(1))
+        weights.append(model.log_prob_given(x, z) + log_ratio.sum(1))
     plain = torch.logsumexp(torch.stack(weights), dim=0) - math.log(num_importance)
     assert (found - plain).abs().max() <= torch.finfo(torch.float32).eps * plain.abs().max()
     assert found.mean().item() / 3072 == pytest.approx(plain.double().mean().item() / 3072, rel=1e-7)

@@ -35,29 +35,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
-    ContinuousLatents,
-    GenerativeModel,
-    LikelihoodBound,
     Loss,
-    Phase,
-    Player,
     register_model,
 )
-from genbench.nn import conv_coder
-from genbench.prob import discretized_logistic as logistic
-from genbench.prob import gaussian, latent_bound
-from genbench.prob.pixels import to_signed
+from genbench.models._gaussian_autoencoder import GaussianAutoencoder
+from genbench.prob import gaussian
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @register_model("beta_vae")
-class BetaVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
+class BetaVAE(GaussianAutoencoder):
     """The beta-VAE, with a fixed weight or a rising capacity."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,92 +102,22 @@ class BetaVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         ),
     }
 
+    config: Config
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`beta_vae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        self.encoder, self.decoder = conv_coder.networks(
-            config.networks,
-            spec.shape,
-            width=config.width,
-            num_blocks=config.num_blocks,
-            hidden=config.hidden,
-            latent_dim=config.latent_dim,
-            num_outputs=logistic.num_parameters(config.num_mixtures, spec.shape[0]),
-            initial_scale=logistic.initial_scale(config.num_mixtures, spec.shape[0]),
-        )
+        super().__init__(spec, config)
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
         self.steps_taken: Tensor
 
-    def phases(self) -> tuple[Phase, ...]:
-        """One phase: both networks climb the same objective."""
-        player = Player(
-            name="autoencoder",
-            modules=(self.encoder, self.decoder),
-            lr=self.config.learning_rate,
-            clip_norm=1.0,
-            warmup_steps=self.config.warmup_steps,
-            final_lr_share=self.config.final_lr_share,
-            ema_decay=self.config.ema_decay,
-        )
-        return (Phase(name="fit", share=1.0, players=(player,), batch_size=self.config.batch_size),)
-
     def loss(self, batch: Batch, player: str) -> Loss:
         """Negative objective with one draw, in nats per dimension so that it does not grow with the image."""
-        mu, log_sigma = self.encoder(to_signed(batch.x, self.levels))
+        mu, log_sigma = self.posterior(batch.x)
         z = gaussian.reparameterised(mu, log_sigma)
-        distortion = -self._log_prob_given(batch.x, z).mean()
+        distortion = -self.log_prob_given(batch.x, z).mean()
         rate = gaussian.kl_to_standard(mu, log_sigma).sum(1).mean()
         total = (distortion + self._price(rate)) / self.spec.num_dims
         parts = {"distortion": distortion / self.spec.num_dims, "rate": rate / self.spec.num_dims}
         return Loss(total, {name: part.detach() for name, part in parts.items()})
-
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
-        z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
-        return logistic.mixture_sample(self._image_given(z), levels=self.levels, generator=generator)
-
-    @property
-    def likelihood_estimator(self) -> str:
-        """Which bound, and how many draws it takes."""
-        return latent_bound.bound_estimator(self.config.num_importance)
-
-    @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Importance-weighted bound with `num_importance` draws and beta = 1: (B,), nats per example."""
-        mu, log_sigma = self.encoder(to_signed(x, self.levels))
-        return latent_bound.importance_weighted_bound(
-            mu,
-            log_sigma,
-            log_prob_given=lambda z: self._log_prob_given(x, z),
-            num_draws=self.config.num_importance,
-            generator=generator,
-        )
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Posterior means: (B, latent_dim)."""
-        mu: Tensor = self.encoder(to_signed(x, self.levels))[0]
-        return mu
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self._image_given(z), levels=self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images of the posterior means: (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
-    def _image_given(self, z: Tensor) -> logistic.Mixture:
-        """p(x|z)."""
-        return logistic.split_mixture(*self.decoder(z))
-
-    def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """Log p(x|z): (B,), nats."""
-        return logistic.mixture_log_prob(x, self._image_given(z), levels=self.levels).sum((1, 2))
 
     def _price(self, rate: Tensor) -> Tensor:
         """What the divergence costs: beta KL, or gamma |KL - C| with the capacity C of this step."""

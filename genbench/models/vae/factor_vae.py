@@ -32,22 +32,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
-    ContinuousLatents,
-    GenerativeModel,
-    LikelihoodBound,
     Loss,
     Phase,
     Player,
     register_model,
 )
-from genbench.nn import conv_coder
-from genbench.prob import discretized_logistic as logistic
-from genbench.prob import gaussian, latent_bound
-from genbench.prob.pixels import to_signed
+from genbench.models._gaussian_autoencoder import GaussianAutoencoder
+from genbench.prob import gaussian
 from genbench.prob.total_correlation import discrimination_loss, permuted
 
 if TYPE_CHECKING:
@@ -77,7 +72,7 @@ class Discriminator(nn.Module):
 
 
 @register_model("factor_vae")
-class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
+class FactorVAE(GaussianAutoencoder):
     """The FactorVAE: an autoencoder and a discriminator of its codes."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,36 +125,16 @@ class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         ),
     }
 
+    config: Config
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`factor_vae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        self.encoder, self.decoder = conv_coder.networks(
-            config.networks,
-            spec.shape,
-            width=config.width,
-            num_blocks=config.num_blocks,
-            hidden=config.hidden,
-            latent_dim=config.latent_dim,
-            num_outputs=logistic.num_parameters(config.num_mixtures, spec.shape[0]),
-            initial_scale=logistic.initial_scale(config.num_mixtures, spec.shape[0]),
-        )
+        super().__init__(spec, config)
         self.discriminator = Discriminator(
             config.latent_dim, num_layers=config.discriminator_layers, hidden=config.discriminator_hidden
         )
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase in which the autoencoder and the discriminator take turns."""
-        autoencoder = Player(
-            name="autoencoder",
-            modules=(self.encoder, self.decoder),
-            lr=self.config.learning_rate,
-            clip_norm=1.0,
-            warmup_steps=self.config.warmup_steps,
-            final_lr_share=self.config.final_lr_share,
-            ema_decay=self.config.ema_decay,
-        )
         discriminator = Player(
             name="discriminator",
             modules=(self.discriminator,),
@@ -167,7 +142,7 @@ class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
             betas=DISCRIMINATOR_BETAS,
             final_lr_share=self.config.final_lr_share,
         )
-        players = (autoencoder, discriminator)
+        players = (self.player(), discriminator)
         return (Phase(name="fit", share=1.0, players=players, batch_size=self.config.batch_size),)
 
     def loss(self, batch: Batch, player: str) -> Loss:
@@ -178,9 +153,9 @@ class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
 
     def _autoencoder_loss(self, batch: Batch) -> Loss:
         """Negative Eq. 2 with one draw; the discriminator's weights are constants of it."""
-        mu, log_sigma = self.encoder(to_signed(batch.x, self.levels))
+        mu, log_sigma = self.posterior(batch.x)
         z = gaussian.reparameterised(mu, log_sigma)
-        distortion = -self._log_prob_given(batch.x, z).mean()
+        distortion = -self.log_prob_given(batch.x, z).mean()
         rate = gaussian.kl_to_standard(mu, log_sigma).sum(1).mean()
         constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         total_correlation = torch.func.functional_call(self.discriminator, constants, (z,)).mean()  # Eq. 3
@@ -192,53 +167,7 @@ class FactorVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     def _discriminator_loss(self, batch: Batch) -> Loss:
         """Cross-entropy between codes and permuted codes; the encoder is a constant of it."""
         with torch.no_grad():
-            z = gaussian.reparameterised(*self.encoder(to_signed(batch.x, self.levels)))
+            z = gaussian.reparameterised(*self.posterior(batch.x))
         # Both kinds share a pass: nothing in the discriminator couples the examples of a batch.
         logits, logits_of_permuted = self.discriminator(torch.cat([z, permuted(z)])).chunk(2)
         return Loss(discrimination_loss(logits, logits_of_permuted))
-
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
-        z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
-        return logistic.mixture_sample(self._image_given(z), levels=self.levels, generator=generator)
-
-    @property
-    def likelihood_estimator(self) -> str:
-        """Which bound, and how many draws it takes."""
-        return latent_bound.bound_estimator(self.config.num_importance)
-
-    @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Importance-weighted bound with `num_importance` draws and gamma = 0: (B,), nats per example."""
-        mu, log_sigma = self.encoder(to_signed(x, self.levels))
-        return latent_bound.importance_weighted_bound(
-            mu,
-            log_sigma,
-            log_prob_given=lambda z: self._log_prob_given(x, z),
-            num_draws=self.config.num_importance,
-            generator=generator,
-        )
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Posterior means: (B, latent_dim)."""
-        mu: Tensor = self.encoder(to_signed(x, self.levels))[0]
-        return mu
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self._image_given(z), levels=self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images of the posterior means: (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
-    def _image_given(self, z: Tensor) -> logistic.Mixture:
-        """p(x|z)."""
-        return logistic.split_mixture(*self.decoder(z))
-
-    def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """Log p(x|z): (B,), nats."""
-        return logistic.mixture_log_prob(x, self._image_given(z), levels=self.levels).sum((1, 2))

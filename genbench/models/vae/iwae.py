@@ -33,32 +33,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
-    ContinuousLatents,
-    GenerativeModel,
-    LikelihoodBound,
     Loss,
-    Phase,
-    Player,
     register_model,
 )
-from genbench.nn import conv_coder
+from genbench.models._gaussian_autoencoder import GaussianAutoencoder
 from genbench.prob import latent_bound
-from genbench.prob.pixel_likelihood import pixel_likelihood
-from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @register_model("iwae")
-class IWAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
+class IWAE(GaussianAutoencoder):
     """The importance-weighted autoencoder, with either gradient."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,53 +112,25 @@ class IWAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         ),
     }
 
+    config: Config
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`iwae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        self.pixels = pixel_likelihood(
-            config.likelihood, levels=spec.levels, num_channels=spec.shape[0], num_mixtures=config.num_mixtures
+        super().__init__(
+            spec,
+            config,
+            likelihood=config.likelihood,
+            clip_norm=config.clip_norm,
+            draws_at_once=config.draws_at_once,
         )
-        self.encoder, self.decoder = conv_coder.networks(
-            config.networks,
-            spec.shape,
-            width=config.width,
-            num_blocks=config.num_blocks,
-            hidden=config.hidden,
-            latent_dim=config.latent_dim,
-            num_outputs=self.pixels.num_outputs,
-            initial_scale=self.pixels.initial_scale(),
-        )
-
-    def phases(self) -> tuple[Phase, ...]:
-        """One phase: both networks climb the same bound."""
-        player = Player(
-            name="autoencoder",
-            modules=(self.encoder, self.decoder),
-            lr=self.config.learning_rate,
-            clip_norm=self.config.clip_norm,
-            warmup_steps=self.config.warmup_steps,
-            final_lr_share=self.config.final_lr_share,
-            ema_decay=self.config.ema_decay,
-        )
-        return (Phase(name="fit", share=1.0, players=(player,), batch_size=self.config.batch_size),)
-
-    @torch.no_grad()
-    def prepare(self, batch: Batch) -> None:
-        """Start a dense decoder at the mean image; from zero, the code is given up before the background is learned."""
-        if self.config.networks == "dense":
-            last = cast("nn.Sequential", self.decoder.stem)[-1]
-            cast("nn.Linear", last).bias.copy_(self.pixels.values_of_mean(batch.x).flatten())
 
     def loss(self, batch: Batch, player: str) -> Loss:
         """Negative bound with `num_draws` draws, in nats per dimension so that it does not grow with the image."""
-        mu, log_sigma = self.encoder(to_signed(batch.x, self.levels))
+        mu, log_sigma = self.posterior(batch.x)
         z = latent_bound.draws(mu, log_sigma, num_draws=self.config.num_draws)  # (K, B, D)
         if self.config.gradient == "doubly_reparameterised":
             mu, log_sigma = mu.detach(), log_sigma.detach()
         log_w = latent_bound.log_weights(
-            z, mu, log_sigma, log_prob_given=lambda codes: self._log_prob_given(batch.x, codes)
+            z, mu, log_sigma, log_prob_given=lambda codes: self.log_prob_given(batch.x, codes)
         )
         if self.config.gradient == "doubly_reparameterised" and z.requires_grad:
             share = log_w.detach().softmax(0).unsqueeze(2)  # w~_k; the logarithm below brings it in once already
@@ -174,46 +138,3 @@ class IWAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         bound = (torch.logsumexp(log_w, dim=0) - math.log(len(log_w))).mean() / self.spec.num_dims
         effective = 1.0 / log_w.detach().softmax(0).square().sum(0)
         return Loss(-bound, {"effective_draws": effective.mean()})
-
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draw z ~ N(0, I), then x ~ p(x|z): (N, C, H, W) uint8."""
-        z = torch.randn(num_samples, self.config.latent_dim, generator=generator, device=generator.device)
-        return self.pixels.sample(*self.decoder(z), generator=generator)
-
-    @property
-    def likelihood_estimator(self) -> str:
-        """The bound, and how many draws it takes."""
-        return latent_bound.bound_estimator(self.config.num_importance)
-
-    @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Importance-weighted bound with `num_importance` draws: (B,), nats per example."""
-        mu, log_sigma = self.encoder(to_signed(x, self.levels))
-        return latent_bound.importance_weighted_bound(
-            mu,
-            log_sigma,
-            log_prob_given=lambda z: self._log_prob_given(x, z),
-            num_draws=self.config.num_importance,
-            generator=generator,
-            draws_at_once=self.config.draws_at_once,
-        )
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Means of q(z|x), of which the bound takes many draws: (B, latent_dim)."""
-        mu: Tensor = self.encoder(to_signed(x, self.levels))[0]
-        return mu
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean images of codes (B, latent_dim): (B, C, H, W) uint8."""
-        return self.pixels.mean(*self.decoder(z))
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images of the means of q(z|x): (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
-    def _log_prob_given(self, x: Tensor, z: Tensor) -> Tensor:
-        """Log p(x|z): (K B,), nats, for K codes of each of B images; row i of `z` belongs to image i mod B."""
-        return self.pixels.log_prob(x.repeat(len(z) // len(x), 1, 1, 1), *self.decoder(z)).sum((1, 2))
