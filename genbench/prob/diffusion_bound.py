@@ -1,10 +1,11 @@
-"""Terms of the variational bound of a diffusion model with fixed variances (Ho, Jain and Abbeel 2020, Eq. 5).
+"""Terms of the variational bound of a diffusion model (Ho, Jain and Abbeel 2020, Eq. 5).
 
 -log p(x_0) <= E_q[L_T + sum_{t > 1} L_{t-1} + L_0],  L_T = KL(q(x_T | x_0) || N(0, I)),
 L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),  L_0 = -log p(x_0 | x_1)
 
-All Gaussians here have one variance for all dimensions, so the first two depend on the images only through sums of
-squares, linearly: an expectation may be passed in their place. Units are nats per example.
+With fixed variances all Gaussians have one variance for all dimensions, so the first two depend on the images only
+through sums of squares, linearly: an expectation may be passed in their place. A learned variance (Nichol and Dhariwal
+2021, arXiv:2102.09672) has a value for each dimension. Units are nats per example.
 """
 
 from __future__ import annotations
@@ -45,7 +46,24 @@ def step_coefficients(steps: ReverseSteps, variance: Tensor) -> tuple[Tensor, Te
     return 0.5 * steps.data.square() / variance, 0.5 * (ratio - 1.0 - ratio.log())
 
 
-def discretised_gaussian_log_prob(x: Tensor, mean: Tensor, sigma: float, *, levels: int) -> Tensor:
+def learned_log_variance(share: Tensor, log_beta: Tensor, log_beta_tilde: Tensor) -> Tensor:
+    """Eq. 15 of Nichol and Dhariwal: v log beta + (1 - v) log beta_tilde, for a share v of each dimension.
+
+    Args:
+        share: (B, ...), 1 for the upper and 0 for the lower bound of the true variance; not confined to these.
+        log_beta: of each example's step, broadcasts with `share`.
+        log_beta_tilde: the same; that of the step from t = 1, which is minus infinity, must be clipped.
+    """
+    return log_beta_tilde + share * (log_beta - log_beta_tilde)
+
+
+def step_divergence(gap: Tensor, log_variance: Tensor, true_log_variance: Tensor) -> Tensor:
+    """Elementwise L_{t-1}, the divergence of Gaussians of two variances whose means differ by `gap`: nats."""
+    squared = gap.square() * torch.exp(-log_variance)
+    return 0.5 * (log_variance - true_log_variance + torch.exp(true_log_variance - log_variance) + squared - 1.0)
+
+
+def discretised_gaussian_log_prob(x: Tensor, mean: Tensor, sigma: Tensor | float, *, levels: int) -> Tensor:
     """Elementwise log-probability of integers under a Gaussian cut into bins (Eq. 13): a pmf, which sums to 1.
 
     Level k owns what lies within 1 / (levels - 1) of its place 2 k / (levels - 1) - 1; the first and the last own
@@ -54,7 +72,7 @@ def discretised_gaussian_log_prob(x: Tensor, mean: Tensor, sigma: float, *, leve
     Args:
         x: integers 0 .. levels-1.
         mean: mean on the scale [-1, 1], of a floating type, which is that of the result.
-        sigma: standard deviation on the same scale.
+        sigma: standard deviation on the same scale; broadcasts with `mean`.
         levels: number of levels.
     """
     half = 1.0 / (levels - 1)

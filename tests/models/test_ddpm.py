@@ -230,3 +230,72 @@ def test_presets_fit_every_size(shape: tuple[int, int, int]) -> None:
     for preset in ("smoke", "small"):
         model = DDPM(DataSpec(shape=shape), DDPM.presets[preset])
         assert model.loss(Batch(integers(2, shape=shape)), "unet").total.isfinite()
+
+
+def share_forced(model: DDPM, share: float) -> DDPM:
+    """A model with learned variances whose shares are all the same, and its data estimate as it was."""
+    last = model.unet.out
+    half = last.weight.shape[0] // 2
+    last.weight.data[half:] = 0.0
+    last.bias.data[half:] = 2.0 * share - 1.0
+    return model
+
+
+def fixed_twin(model: DDPM, **sampling: object) -> DDPM:
+    """The model of fixed variances with the same weights."""
+    twin = tiny(**{f.name: getattr(model.config, f.name) for f in dataclasses.fields(TINY)} | {"variance": "fixed"})
+    weights, half = model.state_dict(), model.spec.shape[0]
+    twin.load_state_dict(weights | {name: weights[name][:half] for name in ("unet.out.weight", "unet.out.bias")})
+    return with_sampling(twin, **sampling)
+
+
+@pytest.mark.parametrize(("share", "variance"), [(1.0, "beta"), (0.0, "beta_tilde")])
+def test_learned_variances_at_their_bounds_are_the_fixed_ones(share: float, variance: str) -> None:
+    model = share_forced(with_sampling(tiny(variance="learned", schedule="linear"), sampler="ddpm"), share)
+    twin = fixed_twin(model, sampler="ddpm", variance=variance, num_steps=5)
+    assert torch.equal(model.sample(4, generator=seeded()), twin.sample(4, generator=seeded()))
+    if share == 1.0:  # the decoder's variance is beta_1 in both
+        x = integers(3)
+        for likelihood_steps in (None, 4):
+            found = with_sampling(model, likelihood_steps=likelihood_steps).log_likelihood(x, generator=seeded())
+            given = with_sampling(twin, likelihood_steps=likelihood_steps).log_likelihood(x, generator=seeded())
+            torch.testing.assert_close(found, given, rtol=1e-5, atol=1e-3)
+
+
+def test_the_hybrid_loss_is_the_simple_one_and_a_thousandth_of_the_bound() -> None:
+    model, x = share_forced(tiny(variance="learned", schedule="linear"), 1.0), integers(400)
+    torch.manual_seed(3)
+    loss, twin = model.loss(Batch(x), "unet"), fixed_twin(model)
+    torch.manual_seed(3)
+    simple = twin.loss(Batch(x), "unet").total
+    torch.testing.assert_close(loss.parts["l_simple"], simple.detach())
+    torch.testing.assert_close(loss.total, simple + 0.001 * loss.parts["l_vlb"])
+
+
+def test_the_bound_trains_the_shares_alone_and_no_gradient_is_lost() -> None:
+    model, x = tiny(variance="learned"), torch.tensor([0, 255, 7, 128]).to(torch.uint8)[:, None, None, None]
+    batch = Batch(x.expand(4, 1, 4, 4))
+    torch.manual_seed(1)
+    model.loss(batch, "unet").total.backward()
+    found = model.unet.out.weight.grad
+    assert bool(torch.isfinite(found).all())
+    assert found[1:].abs().max() > 0
+    twin = fixed_twin(model)
+    torch.manual_seed(1)
+    twin.loss(batch, "unet").total.backward()
+    torch.testing.assert_close(found[:1], twin.unet.out.weight.grad)
+
+
+@pytest.mark.parametrize("output", ["noise", "data", "velocity"])
+def test_losses_of_noise_data_and_velocity_are_one_error_with_the_weights_of_its_level(output: str) -> None:
+    x = integers(1)
+    found = {}
+    for target in ("noise", "data", "velocity"):
+        model = tiny(output=output, target=target)
+        torch.manual_seed(3)
+        found[target] = model.loss(Batch(x), "unet").total.item()
+    torch.manual_seed(3)
+    t = torch.randint(1, 13, (1,))
+    alpha, sigma = (float(v[t]) for v in (model.alpha, model.sigma))
+    assert found["noise"] == pytest.approx((alpha / sigma) ** 2 * found["data"], rel=1e-3)
+    assert found["velocity"] == pytest.approx(found["data"] / sigma**2, rel=1e-3)

@@ -136,3 +136,31 @@ def test_strata_are_narrow_where_the_terms_are_large() -> None:
 def test_an_impossible_number_of_strata_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match="do not split"):
         diffusion_bound.strata(1, 10, number)
+
+
+def test_the_divergence_of_a_step_is_that_of_two_gaussians() -> None:
+    gap, ours, true = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normals = [
+        torch.distributions.Normal(mean, torch.exp(0.5 * v)) for mean, v in ((torch.zeros(4, 5), true), (gap, ours))
+    ]
+    expected = torch.distributions.kl_divergence(*normals)
+    torch.testing.assert_close(diffusion_bound.step_divergence(gap, ours, true), expected)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_best_learned_variance_is_a_share_within_the_two_bounds_and_beats_both(schedule: NoiseSchedule) -> None:
+    """For Gaussian data the best one is beta_tilde + data^2 Var(x_0 | x_t), between the two where STD is at most 1."""
+    steps = schedule.steps
+    rows = slice(1, None)  # the step from t = 1 has its own term
+    log_beta, log_tilde = steps.beta[rows].log(), steps.beta_tilde[rows].log()
+    error = steps.data[rows].square() * posterior_variance_of_data(schedule)[rows]
+    best = (steps.beta_tilde[rows] + error).log()
+    share = (best - log_tilde) / (log_beta - log_tilde)
+    assert bool(((share >= 0) & (share <= 1)).all())
+    torch.testing.assert_close(diffusion_bound.learned_log_variance(share, log_beta, log_tilde), best)
+
+    def expected(log_variance: Tensor) -> Tensor:  # over the gap, whose mean square is `error`
+        return diffusion_bound.step_divergence(error.sqrt(), log_variance, log_tilde)
+
+    assert bool((expected(best) <= torch.minimum(expected(log_beta), expected(log_tilde)) + 1e-12).all())
+    assert expected(best).sum() < expected(log_tilde).sum() - 0.1

@@ -11,6 +11,11 @@ factors of data and noise at t, `alpha_bar` = alpha^2, `beta` variance added by 
 Samples may be drawn on a sub-sequence of the steps, by ancestral sampling (Nichol and Dhariwal 2021, arXiv:2102.09672)
 or implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502).
 
+With `variance="learned"` the network also returns, for every dimension, where between the two fixed variances its own
+lies, and learns it from L_simple + 0.001 L_vlb, the bound in bits per dimension with the mean held constant (Nichol and
+Dhariwal, Eq. 15 and 16). `output` is what the network returns and `target` what its squared error is of: noise, data or
+velocity; the three errors differ by factors of the noise level alone.
+
 **Departures**
 - `smoke` and `small` take the cosine schedule of Nichol and Dhariwal, who found that the linear one spends many of its
   steps on almost pure noise at low resolution, and draw on a sub-sequence of the steps; their learning rates and
@@ -27,6 +32,7 @@ or implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502).
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -36,11 +42,14 @@ from torch.nn import functional as F
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player, register_model
 from genbench.nn.unet import UNet
-from genbench.prob import diffusion_bound
+from genbench.prob import diffusion_bound, prediction
 from genbench.prob.noise_schedule import noise_schedule
 from genbench.prob.pixels import to_signed, to_uint8
 from genbench.samplers.ddim import ddim
-from genbench.samplers.ddpm import ddpm
+from genbench.samplers.ddpm import ddpm, ddpm_learned
+
+BOUND_WEIGHT = 0.001
+"""Of L_vlb beside L_simple (Nichol and Dhariwal, Sec. 3.1)."""
 
 
 @register_model("ddpm")
@@ -70,8 +79,12 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         patch: int = 2
         """Side of the squares of pixels that are stacked into channels."""
         schedule: Literal["linear", "cosine"] = "cosine"
-        output: Literal["noise", "velocity"] = "noise"
-        """What the U-Net returns: eps, or v = alpha eps - sigma x_0, of which eps = alpha v + sigma x_t."""
+        output: Literal["noise", "data", "velocity"] = "noise"
+        """What the U-Net returns: eps, x_0, or v = alpha eps - sigma x_0, of which eps = alpha v + sigma x_t."""
+        target: Literal["noise", "data", "velocity"] = "noise"
+        """What the squared error of training is of."""
+        variance: Literal["fixed", "learned"] = "fixed"
+        """Of the reverse steps."""
         num_timesteps: int = 1000
         """T."""
         lr: float = 4.0e-3
@@ -90,11 +103,11 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         eta: float = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"
-        """Variance of a step of `ddpm`."""
+        """Variance of a step of `ddpm`; of no effect where it is learned."""
         likelihood_steps: int | None = 20
         """Terms of the bound evaluated between the first and the last, one from each stratum; None is all."""
         likelihood_variance: Literal["beta", "beta_tilde"] = "beta"
-        """Variance of the steps in the bound."""
+        """Variance of the steps in the bound; of no effect where it is learned."""
 
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1, output="velocity"),
@@ -122,6 +135,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
     sampling: Sampling
     alpha: Tensor
     sigma: Tensor
+    log_variances: Tensor
+    means: Tensor
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec)
@@ -133,9 +148,14 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         self.schedule = noise_schedule(config.schedule, config.num_timesteps)
         self.register_buffer("alpha", self.schedule.alpha.float(), persistent=False)  # (T + 1,)
         self.register_buffer("sigma", self.schedule.sigma.float(), persistent=False)
+        steps = self.schedule.steps
+        lower = torch.cat([steps.beta_tilde[1:2], steps.beta_tilde[1:]])  # that of the step from t = 1 is 0
+        log_variances = torch.stack([steps.beta.log(), lower.log()]).float()
+        self.register_buffer("log_variances", log_variances, persistent=False)  # (2, T): log beta, log beta_tilde
+        self.register_buffer("means", torch.stack([steps.noisy, steps.data]).float(), persistent=False)  # (2, T)
         self.unet = UNet(
             C,
-            C,
+            C if config.variance == "fixed" else 2 * C,
             resolution=H,
             width=config.width,
             multipliers=config.multipliers,
@@ -165,12 +185,24 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         return (Phase(name="train", share=1.0, players=(player,), batch_size=self.config.batch_size),)
 
     def loss(self, batch: Batch, player: str) -> Loss:
-        """L_simple = E |eps - eps_theta(alpha_t x_0 + sigma_t eps, t)|^2, a mean over dimensions (Eq. 14)."""
+        """L_simple = E |eps - eps_theta(alpha_t x_0 + sigma_t eps, t)|^2, a mean over dimensions (Eq. 14).
+
+        With a learned variance, L_simple + 0.001 L_vlb.
+        """
         x_0 = to_signed(batch.x, self.levels)
         t = torch.randint(1, self.schedule.num_steps + 1, (len(x_0),), device=x_0.device)
         eps = torch.randn_like(x_0)
-        mse = F.mse_loss(self.predict_noise(self._noised(x_0, t, eps), t), eps)
-        return Loss(mse, {"l_simple": mse.detach()})
+        x_t = self._noised(x_0, t, eps)
+        out, share = self._outputs(x_t, t)
+        at = self._level(t)
+        found = prediction.convert(out, self.config.output, self.config.target, x_t, **at)
+        mse = F.mse_loss(found, prediction.truth(self.config.target, x_0, eps, **at))
+        if share is None:
+            return Loss(mse, {"l_simple": mse.detach()})
+        guess = prediction.to_data(out.detach(), self.config.output, x_t, **at)
+        term = self._learned_term(batch.x, x_0, x_t, t, guess=guess, share=share).mean()
+        vlb = self.schedule.num_steps * term / (self.spec.num_dims * math.log(2.0))
+        return Loss(mse + BOUND_WEIGHT * vlb, {"l_simple": mse.detach(), "l_vlb": vlb.detach()})
 
     @torch.no_grad()
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
@@ -180,6 +212,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         x_T = torch.randn((num_samples, *self.spec.shape), generator=generator, device=self.alpha.device)
         if settings.sampler == "ddim":
             x_0 = ddim(self.denoise, x_T, levels, eta=settings.eta, generator=generator)
+        elif self.config.variance == "learned":
+            x_0 = ddpm_learned(self._denoise_and_share, x_T, levels, generator=generator)
         else:
             x_0 = ddpm(self.denoise, x_T, levels, variance=settings.variance, generator=generator)
         return to_uint8(x_0, self.levels)
@@ -191,15 +225,27 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
             x_t: (B, C, H, W) float.
             t: (B,) int64 in 1 .. T.
         """
-        alpha, sigma = _at(self.alpha, t), _at(self.sigma, t)
-        out: Tensor = self.unet(x_t, t)
-        x_0 = (x_t - sigma * out) / alpha if self.config.output == "noise" else alpha * x_t - sigma * out
-        return x_0.clamp(-1.0, 1.0)
+        out, _ = self._outputs(x_t, t)
+        return prediction.to_data(out, self.config.output, x_t, **self._level(t)).clamp(-1.0, 1.0)
 
     def predict_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """eps_theta: the shape of `x_t`; arguments as those of `denoise`."""
+        out, _ = self._outputs(x_t, t)
+        return prediction.to_noise(out, self.config.output, x_t, **self._level(t))
+
+    def _denoise_and_share(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What `denoise` gives, and the learned shares of the variances."""
+        out, share = self._outputs(x_t, t)
+        assert share is not None
+        return prediction.to_data(out, self.config.output, x_t, **self._level(t)).clamp(-1.0, 1.0), share
+
+    def _outputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the network says of the data, and the shares of its variances if these are learned."""
         out: Tensor = self.unet(x_t, t)
-        return out if self.config.output == "noise" else _at(self.alpha, t) * out + _at(self.sigma, t) * x_t
+        if self.config.variance == "fixed":
+            return out, None
+        out, signed = out.chunk(2, dim=1)
+        return out, 0.5 * (signed + 1.0)
 
     @property
     def likelihood_estimator(self) -> str:
@@ -211,15 +257,37 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
         """Minus the variational bound L_T + sum_t L_{t-1} + L_0: (B,), nats."""
         x_0 = to_signed(x, self.levels)
-        between = self._steps_term(x_0, generator)
+        between = self._steps_term(x, x_0, generator)
         return -(self._prior_term(x_0) + between + self._decoder_term(x, x_0, generator)).float()
+
+    def _learned_term(self, x: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, *, guess: Tensor, share: Tensor) -> Tensor:
+        """The term of the bound of each example's step with learned variances: (B,) nats.
+
+        Args:
+            x: (B, C, H, W), integers.
+            x_0: the same in [-1, 1].
+            x_t: noised to `t`.
+            t: (B,) in 1 .. T.
+            guess: estimate of x_0.
+            share: of the variances.
+        """
+        log_beta, log_beta_tilde = (_at(of_steps, t - 1) for of_steps in self.log_variances)
+        noisy, data = (_at(of_steps, t - 1) for of_steps in self.means)
+        log_variance = diffusion_bound.learned_log_variance(share, log_beta, log_beta_tilde)
+        gap = data * (x_0 - guess)
+        divergence = diffusion_bound.step_divergence(gap, log_variance, log_beta_tilde)
+        mean, sigma = noisy * x_t + data * guess, torch.exp(0.5 * log_variance)
+        decoder = -diffusion_bound.discretised_gaussian_log_prob(x, mean, sigma, levels=self.levels)
+        return torch.where(t[:, None, None, None] == 1, decoder, divergence).flatten(1).sum(1)
 
     def _prior_term(self, x_0: Tensor) -> Tensor:
         ends = {"alpha": self.schedule.alpha[-1].to(x_0.device), "sigma": self.schedule.sigma[-1].to(x_0.device)}
         return diffusion_bound.prior_term(x_0.double().square().flatten(1).sum(1), x_0[0].numel(), **ends)
 
-    def _steps_term(self, x_0: Tensor, generator: Generator) -> Tensor:
+    def _steps_term(self, x: Tensor, x_0: Tensor, generator: Generator) -> Tensor:
         """Sum of L_{t-1} over t = 2 .. T, all of it or one t from each stratum."""
+        if self.config.variance == "learned":
+            return self._learned_steps_term(x, x_0, generator)
         steps, D = self.schedule.steps, x_0[0].numel()
         coefficients = diffusion_bound.step_coefficients(steps, steps.variance(self.sampling.likelihood_variance))
         of_error, of_dims = (coefficient.to(x_0.device) for coefficient in coefficients)
@@ -230,6 +298,19 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
             total += (after - first) * (of_error[t - 1] * error + of_dims[t - 1] * D)
         return total
 
+    def _learned_steps_term(self, x: Tensor, x_0: Tensor, generator: Generator) -> Tensor:
+        """The same with learned variances, which differ from pixel to pixel."""
+        total = torch.zeros(len(x_0), device=x_0.device, dtype=torch.float64)
+        for first, after in self._strata():
+            t = torch.randint(first, after, (len(x_0),), generator=generator, device=x_0.device)
+            total += (after - first) * self._learned_term_drawn(x, x_0, t, generator).double()
+        return total
+
+    def _learned_term_drawn(self, x: Tensor, x_0: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        x_t = self._noised(x_0, t, _noise(x_0, generator))
+        guess, share = self._denoise_and_share(x_t, t)
+        return self._learned_term(x, x_0, x_t, t, guess=guess, share=share)
+
     def _strata(self) -> list[tuple[int, int]]:
         """Ranges that cover 2 .. T, narrow at first: the terms fall steeply with t."""
         T, K = self.schedule.num_steps, self.sampling.likelihood_steps
@@ -238,6 +319,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
     def _decoder_term(self, x: Tensor, x_0: Tensor, generator: Generator) -> Tensor:
         """L_0 = -log p(x_0 | x_1), with the variance beta_1 under either choice, as beta_tilde_1 is 0."""
         t = torch.ones(len(x_0), dtype=torch.int64, device=x_0.device)
+        if self.config.variance == "learned":
+            return self._learned_term_drawn(x, x_0, t, generator).double()
         x_1 = self._noised(x_0, t, _noise(x_0, generator))
         mean = self.denoise(x_1, t).double()
         sigma = float(self.schedule.beta[0].sqrt())
@@ -250,6 +333,10 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
     def _noised(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw from q(x_t | x_0) by its closed form (Eq. 4)."""
         return _at(self.alpha, t) * x_0 + _at(self.sigma, t) * eps
+
+    def _level(self, t: Tensor) -> dict[str, Tensor]:
+        """Factors of data and noise at the steps `t` (B,), shaped for images."""
+        return {"alpha": _at(self.alpha, t), "sigma": _at(self.sigma, t)}
 
 
 def _at(values: Tensor, t: Tensor) -> Tensor:
