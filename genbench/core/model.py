@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from torch import Generator, Tensor, nn
 
@@ -193,20 +193,43 @@ class DiscreteLatents(ABC):
         """Images decoded from their own codes: (B, *shape) uint8."""
 
 
-class ClassConditional(ABC):
-    """A model that can be told which class to draw."""
+ConditionKind = Literal["none", "class", "text"]
+
+
+class Conditional(ABC):
+    """A model that can be told what to draw, if its settings say so: a class, or a caption."""
+
+    @property
+    @abstractmethod
+    def condition_kind(self) -> ConditionKind:
+        """What it is told; `none` where its settings make it unconditional."""
 
     @abstractmethod
     def sample_given(self, condition: Tensor, *, generator: Generator) -> Tensor:
-        """One image for each label of `condition` (N,): (N, *shape) uint8."""
+        """One image for each label of `condition` (N,), or each caption (N, T): (N, *shape) uint8."""
 
 
-class TextConditional(ABC):
-    """A model that can be told in words what to draw."""
+class ClassConditional(Conditional):
+    """A model that is always told which class to draw."""
 
-    @abstractmethod
-    def sample_given(self, condition: Tensor, *, generator: Generator) -> Tensor:
-        """One image for each caption of `condition` (N, T): (N, *shape) uint8."""
+    @property
+    def condition_kind(self) -> ConditionKind:
+        """`class`."""
+        return "class"
+
+
+class TextConditional(Conditional):
+    """A model that is always told in words what to draw."""
+
+    @property
+    def condition_kind(self) -> ConditionKind:
+        """`text`."""
+        return "text"
+
+
+def condition_kind(model: object) -> ConditionKind:
+    """What a model can be told; `none` for one that cannot be told anything."""
+    return model.condition_kind if isinstance(model, Conditional) else "none"
 
 
 class IterativeSampler(ABC):

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import (
-    ClassConditional,
+    Conditional,
     ContinuousLatents,
     DiscreteLatents,
     EnergyBased,
@@ -26,7 +26,6 @@ from genbench.core.model import (
     IterativeSampler,
     Likelihood,
     LikelihoodEstimate,
-    TextConditional,
 )
 from genbench.prob.pixels import to_signed
 
@@ -144,9 +143,9 @@ def codes_can_be_decoded(model: GenerativeModel, x: Tensor) -> None:
 
 def conditions_can_be_given(model: GenerativeModel, data: Batch) -> None:
     """`sample_given` draws one example for each condition, as a function of the generator."""
-    if not isinstance(model, ClassConditional | TextConditional):
-        raise NotApplicable("neither `ClassConditional` nor `TextConditional`")
-    conditions = data.y if isinstance(model, ClassConditional) else data.text
+    if not isinstance(model, Conditional) or model.condition_kind == "none":
+        raise NotApplicable("it can be told neither a class nor a caption")
+    conditions = data.y if model.condition_kind == "class" else data.text
     if conditions is None:
         raise NotApplicable("the dataset has no labels or captions to condition on")
     few = conditions[:NUM_SAMPLES]

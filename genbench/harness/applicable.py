@@ -9,13 +9,12 @@ from genbench.core.density import KnownDensity
 from genbench.core.features import FactorReader, TextEncoder
 from genbench.core.metric import Metric, Need
 from genbench.core.model import (
-    ClassConditional,
     ContinuousLatents,
     DiscreteLatents,
     EnergyBased,
     GenerativeModel,
     Likelihood,
-    TextConditional,
+    condition_kind,
 )
 from genbench.evaluation.networks import Networks
 
@@ -105,8 +104,7 @@ def _vectors(model: GenerativeModel | None, dataset: Dataset, networks: Networks
 
 
 def _labels(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    told: object = model
-    if not isinstance(told, ClassConditional):
+    if condition_kind(model) != "class":
         return _nobody_asked(model, "which class to draw")
     spec = dataset.spec
     if not spec.num_classes:
@@ -119,8 +117,7 @@ def _labels(model: GenerativeModel | None, dataset: Dataset, networks: Networks)
 
 
 def _prompts(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    told: object = model
-    if not isinstance(told, TextConditional):
+    if condition_kind(model) != "text":
         return _nobody_asked(model, "in words what to draw")
     return None if dataset.spec.vocabulary else "the data have no captions"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, Split
 from genbench.core.metric import CaptionEvidence, Evidence, FactorEvidence, LabelEvidence, Need
-from genbench.core.model import ClassConditional, GenerativeModel, TextConditional
+from genbench.core.model import Conditional, GenerativeModel, condition_kind
 from genbench.core.spec import Cell, Scalar
 from genbench.evaluation.extraction import read_factors
 from genbench.evaluation.networks import Networks
@@ -74,8 +74,7 @@ def balanced_labels(num_classes: int, count: int) -> Tensor:
 
 
 def _labels(cell: Cell, dataset: Dataset, networks: Networks, model: GenerativeModel | None) -> LabelEvidence:
-    told: object = model
-    if model is None or not isinstance(told, ClassConditional):
+    if model is None or condition_kind(model) != "class":
         raise TypeError("classes were asked of a model that cannot be told one")
     asked = balanced_labels(dataset.spec.num_classes, cell.protocol.num_likelihood)
     drawn = draw_given(model, asked, seed=cell.seed)
@@ -91,8 +90,7 @@ def _labels(cell: Cell, dataset: Dataset, networks: Networks, model: GenerativeM
 
 def _drawn_for_captions(model: GenerativeModel | None, prompts: Batch, dataset: Dataset, seed: int) -> Tensor:
     """One picture for each caption: (N, 3, H, W) uint8, 0 .. 255."""
-    told: object = model
-    if model is None or not isinstance(told, TextConditional) or prompts.text is None:
+    if model is None or condition_kind(model) != "text" or prompts.text is None:
         raise TypeError("captions were asked of a model that cannot be told one, or of data without them")
     return to_rgb(draw_given(model, prompts.text, seed=seed), dataset.spec.levels or 256)
 
@@ -125,7 +123,7 @@ def draw_given(model: GenerativeModel, condition: Tensor, *, seed: int) -> Tenso
     """One sample for each row of `condition`, in batches; the same in every run: (N, *shape) on the CPU.
 
     Args:
-        model: `ClassConditional`, with labels (N,), or `TextConditional`, with captions (N, T).
+        model: `Conditional`, on classes with labels (N,), or on text with captions (N, T).
         condition: on the CPU.
         seed: of the cell.
 
@@ -133,7 +131,7 @@ def draw_given(model: GenerativeModel, condition: Tensor, *, seed: int) -> Tenso
         SampleError: what was drawn is not what the contract says.
     """
     told: object = model
-    if not isinstance(told, ClassConditional | TextConditional):
+    if not isinstance(told, Conditional):
         raise TypeError("a condition was given to a model that takes none")
     device = device_of(model)
     generator = torch.Generator(device).manual_seed(seed + _SEED)

@@ -140,14 +140,14 @@ def _latencies(model: GenerativeModel, device: torch.device, seed: int, requests
 
 
 def _network_evaluations(model: GenerativeModel, device: torch.device, seed: int) -> int | None:
-    """Calls of the network for one sample, counted outside the timed passes."""
+    """Evaluations of the network for one sample, counted outside the timed passes; guidance takes two in one call."""
     if not isinstance(model, IterativeSampler):
         return None
     calls = 0
 
     def count(module: nn.Module, inputs: tuple[object, ...]) -> None:
         nonlocal calls
-        calls += 1
+        calls += len(inputs[0]) if isinstance(inputs[0], Tensor) else 1
 
     handle = model.network.register_forward_pre_hook(count)
     try:

@@ -299,3 +299,64 @@ def test_losses_of_noise_data_and_velocity_are_one_error_with_the_weights_of_its
     alpha, sigma = (float(v[t]) for v in (model.alpha, model.sigma))
     assert found["noise"] == pytest.approx((alpha / sigma) ** 2 * found["data"], rel=1e-3)
     assert found["velocity"] == pytest.approx(found["data"] / sigma**2, rel=1e-3)
+
+
+CONDITIONAL = DataSpec(shape=(1, 4, 4), num_classes=3, vocabulary=("", "low", "high"))
+
+
+def conditional(kind: str, **changes: object) -> DDPM:
+    torch.manual_seed(0)
+    model = DDPM(CONDITIONAL, dataclasses.replace(TINY, condition=kind, **changes))
+    torch.nn.init.normal_(model.unet.out.weight, std=0.1)
+    return with_sampling(model, num_steps=4)
+
+
+def told_batch(num: int = 6) -> Batch:
+    labels = torch.arange(num) % 3
+    return Batch(integers(num), y=labels, text=torch.stack([labels.clamp(max=2), labels * 0], dim=1))
+
+
+@pytest.mark.parametrize("kind", ["class", "text"])
+@pytest.mark.parametrize("variance", ["fixed", "learned"])
+def test_a_condition_changes_samples_and_so_does_its_guidance(kind: str, variance: str) -> None:
+    model = conditional(kind, variance=variance)
+    assert model.condition_kind == kind
+    model.loss(told_batch(), "unet").total.backward()
+    assert all(p.grad is not None for p in model.conditioner.parameters())
+    model.eval()
+    torch.manual_seed(7)
+    for parameter in model.parameters():  # away from the start, where residual blocks pass nothing on
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    condition = model.conditioner.of_batch(told_batch())
+    one, other = condition[[1]].repeat_interleave(4, 0), condition[[2]].repeat_interleave(4, 0)
+    drawn = {}
+    for scale in (0.0, 1.0, 3.0):
+        with_sampling(model, guidance=scale)
+        drawn[scale] = [model.sample_given(told, generator=seeded()) for told in (one, other)]
+    assert torch.equal(*drawn[0.0])
+    assert not torch.equal(*drawn[1.0])
+    assert not torch.equal(drawn[3.0][0], drawn[1.0][0])
+
+
+def test_samples_that_nobody_asks_for_take_conditions_of_training() -> None:
+    model = conditional("class", drop_condition=0.0)
+    model.loss(told_batch(), "unet")
+    model.eval()
+    generator = seeded(1)
+    expected = model.sample_given(model.conditioner.drawn(5, generator=generator), generator=generator)
+    assert torch.equal(model.sample(5, generator=seeded(1)), expected)
+
+
+def test_an_unconditional_model_cannot_be_told_anything() -> None:
+    model = tiny()
+    assert model.condition_kind == "none"
+    with pytest.raises(SettingError, match="this model is unconditional"):
+        model.sample_given(torch.zeros(2, dtype=torch.int64), generator=seeded())
+
+
+def test_the_bound_of_a_conditional_model_is_that_without_a_condition() -> None:
+    model, x = conditional("class").eval(), integers(3)
+    found = with_sampling(model, guidance=4.0).log_likelihood(x, generator=seeded())
+    for parameter in model.conditioner.embedding.parameters():
+        parameter.data.add_(1.0)
+    assert torch.equal(model.log_likelihood(x, generator=seeded()), found)

@@ -14,7 +14,9 @@ or implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502).
 With `variance="learned"` the network also returns, for every dimension, where between the two fixed variances its own
 lies, and learns it from L_simple + 0.001 L_vlb, the bound in bits per dimension with the mean held constant (Nichol and
 Dhariwal, Eq. 15 and 16). `output` is what the network returns and `target` what its squared error is of: noise, data or
-velocity; the three errors differ by factors of the noise level alone.
+velocity; the three errors differ by factors of the noise level alone. With `condition` the network is told a class or
+a caption, and `guidance` exaggerates it (Ho and Salimans 2022, arXiv:2207.12598); samples that nobody asks for take
+conditions of training examples, and the bound is that of the network without a condition.
 
 **Departures**
 - `smoke` and `small` take the cosine schedule of Nichol and Dhariwal, who found that the linear one spends many of its
@@ -40,7 +42,17 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player, register_model
+from genbench.core.model import (
+    GenerativeModel,
+    IterativeSampler,
+    LikelihoodBound,
+    Loss,
+    Phase,
+    Player,
+    register_model,
+)
+from genbench.models._conditional_sampling import ConditionalSampling
+from genbench.nn.conditioning import Conditioner
 from genbench.nn.unet import UNet
 from genbench.prob import diffusion_bound, prediction
 from genbench.prob.noise_schedule import noise_schedule
@@ -53,7 +65,7 @@ BOUND_WEIGHT = 0.001
 
 
 @register_model("ddpm")
-class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
+class DDPM(ConditionalSampling, GenerativeModel, LikelihoodBound, IterativeSampler):
     """Noise-predicting diffusion in discrete time.
 
     `log_likelihood` is minus the variational bound (Eq. 5) with all T steps, whatever the sampler's steps. With
@@ -85,6 +97,10 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         """What the squared error of training is of."""
         variance: Literal["fixed", "learned"] = "fixed"
         """Of the reverse steps."""
+        condition: Literal["none", "class", "text"] = "none"
+        """What the network is told of an image."""
+        drop_condition: float = 0.1
+        """Share of training examples whose condition is left out."""
         num_timesteps: int = 1000
         """T."""
         lr: float = 4.0e-3
@@ -102,6 +118,8 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         """Network evaluations per sample; None is T."""
         eta: float = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
+        guidance: float = 1.0
+        """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"
         """Variance of a step of `ddpm`; of no effect where it is learned."""
         likelihood_steps: int | None = 20
@@ -165,6 +183,11 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
             dropout=config.dropout,
             patch=config.patch,
         )
+        self.conditioner = None
+        if config.condition != "none":
+            self.conditioner = Conditioner(
+                spec, config.condition, self.unet.embedding_dim, drop_share=config.drop_condition, owner="ddpm"
+            )
 
     @property
     def network(self) -> nn.Module:
@@ -175,7 +198,7 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         """One player, with the clipping and warm-up of the authors' code."""
         player = Player(
             name="unet",
-            modules=(self.unet,),
+            modules=(self.unet,) if self.conditioner is None else (self.unet, self.conditioner),
             lr=self.config.lr,
             clip_norm=1.0,
             warmup_steps=self.config.warmup_steps,
@@ -193,29 +216,35 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
         t = torch.randint(1, self.schedule.num_steps + 1, (len(x_0),), device=x_0.device)
         eps = torch.randn_like(x_0)
         x_t = self._noised(x_0, t, eps)
-        out, share = self._outputs(x_t, t)
+        out, share = self._outputs(x_t, t, self.told_in_training(batch))
         at = self._level(t)
         found = prediction.convert(out, self.config.output, self.config.target, x_t, **at)
         mse = F.mse_loss(found, prediction.truth(self.config.target, x_0, eps, **at))
-        if share is None:
+        if self.config.variance == "fixed":
             return Loss(mse, {"l_simple": mse.detach()})
         guess = prediction.to_data(out.detach(), self.config.output, x_t, **at)
         term = self._learned_term(batch.x, x_0, x_t, t, guess=guess, share=share).mean()
         vlb = self.schedule.num_steps * term / (self.spec.num_dims * math.log(2.0))
         return Loss(mse + BOUND_WEIGHT * vlb, {"l_simple": mse.detach(), "l_vlb": vlb.detach()})
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, told: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to images by the sampler of `sampling` (Algorithm 2): (N, C, H, W), uint8."""
         settings = self.sampling
         levels = self.schedule.levels(self.schedule.num_steps if settings.num_steps is None else settings.num_steps)
         x_T = torch.randn((num_samples, *self.spec.shape), generator=generator, device=self.alpha.device)
+
+        def denoise_and_share(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            return self._denoise_and_share(x_t, t, told)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return denoise_and_share(x_t, t)[0]
+
         if settings.sampler == "ddim":
-            x_0 = ddim(self.denoise, x_T, levels, eta=settings.eta, generator=generator)
+            x_0 = ddim(denoise, x_T, levels, eta=settings.eta, generator=generator)
         elif self.config.variance == "learned":
-            x_0 = ddpm_learned(self._denoise_and_share, x_T, levels, generator=generator)
+            x_0 = ddpm_learned(denoise_and_share, x_T, levels, generator=generator)
         else:
-            x_0 = ddpm(self.denoise, x_T, levels, variance=settings.variance, generator=generator)
+            x_0 = ddpm(denoise, x_T, levels, variance=settings.variance, generator=generator)
         return to_uint8(x_0, self.levels)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -225,25 +254,25 @@ class DDPM(GenerativeModel, LikelihoodBound, IterativeSampler):
             x_t: (B, C, H, W) float.
             t: (B,) int64 in 1 .. T.
         """
-        out, _ = self._outputs(x_t, t)
-        return prediction.to_data(out, self.config.output, x_t, **self._level(t)).clamp(-1.0, 1.0)
+        return self._denoise_and_share(x_t, t)[0]
 
     def predict_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """eps_theta: the shape of `x_t`; arguments as those of `denoise`."""
         out, _ = self._outputs(x_t, t)
         return prediction.to_noise(out, self.config.output, x_t, **self._level(t))
 
-    def _denoise_and_share(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What `denoise` gives, and the learned shares of the variances."""
-        out, share = self._outputs(x_t, t)
-        assert share is not None
+    def _denoise_and_share(self, x_t: Tensor, t: Tensor, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Estimate of x_0, under guidance where the network is told something, and the shares of the variances."""
+        out, share = self._outputs(x_t, t, told, guidance=self.sampling.guidance)
         return prediction.to_data(out, self.config.output, x_t, **self._level(t)).clamp(-1.0, 1.0), share
 
-    def _outputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the network says of the data, and the shares of its variances if these are learned."""
-        out: Tensor = self.unet(x_t, t)
+    def _outputs(
+        self, x_t: Tensor, t: Tensor, told: Tensor | None = None, *, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """What the network says of the data, and the shares of its variances; these are empty if nothing is learned."""
+        out = self.output(self.unet, x_t, t, told, guidance=guidance, channels=self.spec.shape[0])
         if self.config.variance == "fixed":
-            return out, None
+            return out, out[:, :0]
         out, signed = out.chunk(2, dim=1)
         return out, 0.5 * (signed + 1.0)
 

@@ -1,0 +1,181 @@
+"""What a network is told beside its input: a class or a caption as one vector, and guidance by either.
+
+A class has a learned vector. A caption goes through a small transformer that sees all its words, whose mean over them
+is the vector. In training a condition is left out now and then, and a learned vector of its own takes its place, so
+that one network knows both laws; guidance extrapolates from the one without to the one with the condition (Ho and
+Salimans 2022, arXiv:2207.12598):
+
+    out = out(nothing) + s (out(condition) - out(nothing)),   s = 1 + w with their w
+
+s = 1 follows the condition as trained, s = 0 ignores it; either takes one evaluation of the network, any other s two,
+in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import PAD, Batch, DataSpec
+from genbench.core.errors import SettingError
+from genbench.core.model import ConditionKind
+
+INITIAL_STD = 0.02
+POOL_SIZE = 1024
+"""Conditions of training examples that are kept to be drawn from."""
+LONGEST_CAPTION = 64
+
+
+class CaptionEncoder(nn.Module):
+    """Captions (B, T) to vectors (B, dim): words and places, transformer layers, the mean over words.
+
+    Args:
+        num_words: size of the vocabulary, padding included.
+        dim: of the vectors.
+        num_layers: transformer layers.
+        num_heads: of each.
+    """
+
+    def __init__(self, num_words: int, dim: int, *, num_layers: int = 2, num_heads: int = 4) -> None:
+        super().__init__()
+        self.words = nn.Embedding(num_words, dim)
+        self.places = nn.Parameter(torch.randn(LONGEST_CAPTION, dim) * INITIAL_STD)
+        nn.init.normal_(self.words.weight, std=INITIAL_STD)
+        layers = [
+            nn.TransformerEncoderLayer(dim, num_heads, 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(num_layers)
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, captions: Tensor) -> Tensor:
+        """Vectors of captions padded with `PAD`, of at most `LONGEST_CAPTION` words; padding changes nothing."""
+        padded = captions == PAD
+        hidden = padded & ~padded.all(1, keepdim=True)  # attention to nothing at all has no value
+        h = self.words(captions) + self.places[: captions.shape[1]]
+        for layer in self.layers:
+            h = layer(h, src_key_padding_mask=hidden)
+        shown = (~hidden).to(h.dtype)[:, :, None]
+        mean: Tensor = (self.norm(h) * shown).sum(1) / shown.sum(1)
+        return mean
+
+
+class Conditioner(nn.Module):
+    """Conditions of data as vectors (B, dim), with one for no condition.
+
+    Args:
+        spec: of the data; has the classes or the vocabulary.
+        kind: `class` or `text`.
+        dim: of the vectors.
+        drop_share: share of training examples whose condition is left out.
+        owner: who asks, for messages.
+
+    Raises:
+        SettingError: the data have no such conditions.
+    """
+
+    pool: Tensor
+    filled: Tensor
+
+    def __init__(self, spec: DataSpec, kind: ConditionKind, dim: int, *, drop_share: float, owner: str) -> None:
+        super().__init__()
+        there = {"class": spec.num_classes > 0, "text": bool(spec.vocabulary)}
+        if not there.get(kind, False):
+            raise SettingError(
+                f"`{owner}` cannot be conditioned on `{kind}`: the data have no such thing",
+                hint="condition=none is for any data; `shapes` has classes and captions",
+            )
+        self.kind, self.drop_share, self.spec = kind, drop_share, spec
+        self.nothing = nn.Parameter(torch.randn(dim) * INITIAL_STD)
+        if kind == "class":
+            self.embedding: nn.Module = nn.Embedding(spec.num_classes, dim)
+            nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        else:
+            self.embedding = CaptionEncoder(len(spec.vocabulary), dim)
+        shape = (POOL_SIZE,) if kind == "class" else (POOL_SIZE, LONGEST_CAPTION)
+        self.register_buffer("pool", torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self._kept = 0  # the same number where no device must be asked for it
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        """Conditions of a batch: (B,) labels or (B, T) captions.
+
+        Raises:
+            SettingError: the batch has none.
+        """
+        found = batch.y if self.kind == "class" else batch.text
+        if found is None:
+            raise SettingError(f"the examples have no {'class' if self.kind == 'class' else 'caption'} to learn from")
+        return found
+
+    def trained(self, batch: Batch) -> Tensor:
+        """Vectors of a training batch, some without their condition: (B, dim); draws from the global stream.
+
+        The first conditions that come by are kept.
+        """
+        condition = self.of_batch(batch)
+        if self.training and self._kept < POOL_SIZE:
+            self._keep(condition)
+        vectors = self(condition)
+        dropped = torch.rand(len(condition), 1, device=vectors.device) < self.drop_share
+        return torch.where(dropped, self.nothing.to(vectors.dtype), vectors)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Vectors of conditions: (B, dim)."""
+        vectors: Tensor = self.embedding(condition)
+        return vectors
+
+    def no_condition(self, count: int) -> Tensor:
+        """The vector that stands for no condition: (count, dim)."""
+        return self.nothing.expand(count, -1)
+
+    def _keep(self, condition: Tensor) -> None:
+        taken = condition[: POOL_SIZE - self._kept]
+        rows = self.pool[self._kept : self._kept + len(taken)]
+        (rows if self.kind == "class" else rows[:, : taken.shape[1]]).copy_(taken)
+        self._kept += len(taken)
+        self.filled.fill_(self._kept)
+
+    def drawn(self, count: int, *, generator: Generator) -> Tensor:
+        """Conditions of the first training examples, drawn at random: (count,) or (count, T).
+
+        Raises:
+            RuntimeError: the model was never trained.
+        """
+        if not int(self.filled):
+            raise RuntimeError("there is no condition to draw from: the model was never trained")
+        rows = torch.randint(int(self.filled), (count,), generator=generator, device=self.pool.device)
+        return self.pool[rows]
+
+
+def guided(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    x: Tensor,
+    t: Tensor,
+    *,
+    told: Tensor,
+    nothing: Tensor,
+    scale: float,
+    channels: int | None = None,
+) -> Tensor:
+    """Output of a network under guidance: of the shape of its output for `x`.
+
+    Args:
+        network: x (B, ...), times (B,) and vectors (B, dim) to outputs; treats examples independently.
+        x: (B, ...).
+        t: (B,).
+        told: (B, dim), vectors of the conditions.
+        nothing: (B, dim), vectors of no condition.
+        scale: s.
+        channels: of the output that are guided, the first ones; the others are those with the condition. None is all.
+    """
+    if scale == 1.0:
+        return network(x, t, told)
+    if scale == 0.0:
+        return network(x, t, nothing)
+    both = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([told, nothing]))
+    with_condition, without = both.chunk(2)
+    out = torch.lerp(without[:, :channels], with_condition[:, :channels], scale)
+    return out if channels is None else torch.cat([out, with_condition[:, channels:]], dim=1)
