@@ -243,7 +243,9 @@ def share_forced(model: DDPM, share: float) -> DDPM:
 
 def fixed_twin(model: DDPM, **sampling: object) -> DDPM:
     """The model of fixed variances with the same weights."""
-    twin = tiny(**{f.name: getattr(model.config, f.name) for f in dataclasses.fields(TINY)} | {"variance": "fixed"})
+    twin = tiny(
+        **{f.name: getattr(model.config, f.name) for f in dataclasses.fields(TINY)} | {"learned_variance": False}
+    )
     weights, half = model.state_dict(), model.spec.shape[0]
     twin.load_state_dict(weights | {name: weights[name][:half] for name in ("unet.out.weight", "unet.out.bias")})
     return with_sampling(twin, **sampling)
@@ -251,7 +253,7 @@ def fixed_twin(model: DDPM, **sampling: object) -> DDPM:
 
 @pytest.mark.parametrize(("share", "variance"), [(1.0, "beta"), (0.0, "beta_tilde")])
 def test_learned_variances_at_their_bounds_are_the_fixed_ones(share: float, variance: str) -> None:
-    model = share_forced(with_sampling(tiny(variance="learned", schedule="linear"), sampler="ddpm"), share)
+    model = share_forced(with_sampling(tiny(learned_variance=True, schedule="linear"), sampler="ddpm"), share)
     twin = fixed_twin(model, sampler="ddpm", variance=variance, num_steps=5)
     assert torch.equal(model.sample(4, generator=seeded()), twin.sample(4, generator=seeded()))
     if share == 1.0:  # the decoder's variance is beta_1 in both
@@ -263,7 +265,7 @@ def test_learned_variances_at_their_bounds_are_the_fixed_ones(share: float, vari
 
 
 def test_the_hybrid_loss_is_the_simple_one_and_a_thousandth_of_the_bound() -> None:
-    model, x = share_forced(tiny(variance="learned", schedule="linear"), 1.0), integers(400)
+    model, x = share_forced(tiny(learned_variance=True, schedule="linear"), 1.0), integers(400)
     torch.manual_seed(3)
     loss, twin = model.loss(Batch(x), "unet"), fixed_twin(model)
     torch.manual_seed(3)
@@ -273,7 +275,7 @@ def test_the_hybrid_loss_is_the_simple_one_and_a_thousandth_of_the_bound() -> No
 
 
 def test_the_bound_trains_the_shares_alone_and_no_gradient_is_lost() -> None:
-    model, x = tiny(variance="learned"), torch.tensor([0, 255, 7, 128]).to(torch.uint8)[:, None, None, None]
+    model, x = tiny(learned_variance=True), torch.tensor([0, 255, 7, 128]).to(torch.uint8)[:, None, None, None]
     batch = Batch(x.expand(4, 1, 4, 4))
     torch.manual_seed(1)
     model.loss(batch, "unet").total.backward()
@@ -317,9 +319,9 @@ def told_batch(num: int = 6) -> Batch:
 
 
 @pytest.mark.parametrize("kind", ["class", "text"])
-@pytest.mark.parametrize("variance", ["fixed", "learned"])
-def test_a_condition_changes_samples_and_so_does_its_guidance(kind: str, variance: str) -> None:
-    model = conditional(kind, variance=variance)
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_condition_changes_samples_and_so_does_its_guidance(kind: str, learned: bool) -> None:
+    model = conditional(kind, learned_variance=learned)
     assert model.condition_kind == kind
     model.loss(told_batch(), "unet").total.backward()
     assert all(p.grad is not None for p in model.conditioner.parameters())
