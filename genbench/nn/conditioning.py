@@ -52,18 +52,30 @@ class CaptionEncoder(nn.Module):
 
     def forward(self, captions: Tensor) -> Tensor:
         """Vectors of captions padded with `PAD`, of at most `LONGEST_CAPTION` words; padding changes nothing."""
+        h, hidden = self._encoded(captions)
+        shown = (~hidden).to(h.dtype)[:, :, None]
+        mean: Tensor = (h * shown).sum(1) / shown.sum(1)
+        return mean
+
+    def tokens(self, captions: Tensor) -> Tensor:
+        """A vector for each word (B, T, dim), zero for padding."""
+        h, hidden = self._encoded(captions)
+        return h.masked_fill(hidden[:, :, None], 0.0)
+
+    def _encoded(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """A vector for each place, and which places are padding."""
         padded = captions == PAD
         hidden = padded & ~padded.all(1, keepdim=True)  # attention to nothing at all has no value
         h = self.words(captions) + self.places[: captions.shape[1]]
         for layer in self.layers:
             h = layer(h, src_key_padding_mask=hidden)
-        shown = (~hidden).to(h.dtype)[:, :, None]
-        mean: Tensor = (self.norm(h) * shown).sum(1) / shown.sum(1)
-        return mean
+        return self.norm(h), hidden
 
 
 class Conditioner(nn.Module):
-    """Conditions of data as vectors (B, dim), with one for no condition.
+    """Conditions of data as vectors (B, dim), or as tokens (B, T, dim), with one for no condition.
+
+    A class is one token, a caption one for each word; where padding stands the tokens are zero.
 
     Args:
         spec: of the data; has the classes or the vocabulary.
@@ -71,6 +83,7 @@ class Conditioner(nn.Module):
         dim: of the vectors.
         drop_share: share of training examples whose condition is left out.
         owner: who asks, for messages.
+        tokens: whether to give tokens in place of vectors.
 
     Raises:
         SettingError: the data have no such conditions.
@@ -79,7 +92,16 @@ class Conditioner(nn.Module):
     pool: Tensor
     filled: Tensor
 
-    def __init__(self, spec: DataSpec, kind: ConditionKind, dim: int, *, drop_share: float, owner: str) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        kind: ConditionKind,
+        dim: int,
+        *,
+        drop_share: float,
+        owner: str,
+        tokens: bool = False,
+    ) -> None:
         super().__init__()
         there = {"class": spec.num_classes > 0, "text": bool(spec.vocabulary)}
         if not there.get(kind, False):
@@ -87,7 +109,7 @@ class Conditioner(nn.Module):
                 f"`{owner}` cannot be conditioned on `{kind}`: the data have no such thing",
                 hint="condition=none is for any data; `shapes` has classes and captions",
             )
-        self.kind, self.drop_share, self.spec = kind, drop_share, spec
+        self.kind, self.drop_share, self.spec, self.tokens = kind, drop_share, spec, tokens
         self.nothing = nn.Parameter(torch.randn(dim) * INITIAL_STD)
         if kind == "class":
             self.embedding: nn.Module = nn.Embedding(spec.num_classes, dim)
@@ -119,17 +141,22 @@ class Conditioner(nn.Module):
         if self.training and self._kept < POOL_SIZE:
             self._keep(condition)
         vectors = self(condition)
-        dropped = torch.rand(len(condition), 1, device=vectors.device) < self.drop_share
+        dropped = torch.rand(len(condition), *[1] * (vectors.ndim - 1), device=vectors.device) < self.drop_share
         return torch.where(dropped, self.nothing.to(vectors.dtype), vectors)
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Vectors of conditions: (B, dim)."""
-        vectors: Tensor = self.embedding(condition)
-        return vectors
+        """Vectors of conditions, (B, dim), or tokens, (B, T, dim)."""
+        if not self.tokens:
+            vectors: Tensor = self.embedding(condition)
+            return vectors
+        if isinstance(self.embedding, CaptionEncoder):
+            return self.embedding.tokens(condition)
+        one: Tensor = self.embedding(condition)[:, None]
+        return one
 
     def no_condition(self, count: int) -> Tensor:
-        """The vector that stands for no condition: (count, dim)."""
-        return self.nothing.expand(count, -1)
+        """What stands for no condition: (count, dim), or one token, (count, 1, dim)."""
+        return self.nothing.expand(count, 1, -1) if self.tokens else self.nothing.expand(count, -1)
 
     def _keep(self, condition: Tensor) -> None:
         taken = condition[: POOL_SIZE - self._kept]
@@ -147,7 +174,10 @@ class Conditioner(nn.Module):
         if not int(self.filled):
             raise RuntimeError("there is no condition to draw from: the model was never trained")
         rows = torch.randint(int(self.filled), (count,), generator=generator, device=self.pool.device)
-        return self.pool[rows]
+        if self.kind == "class":
+            return self.pool[rows]
+        longest = int((self.pool != PAD).any(0).sum())
+        return self.pool[rows, :longest]
 
 
 def guided(
@@ -166,8 +196,8 @@ def guided(
         network: x (B, ...), times (B,) and vectors (B, dim) to outputs; treats examples independently.
         x: (B, ...).
         t: (B,).
-        told: (B, dim), vectors of the conditions.
-        nothing: (B, dim), vectors of no condition.
+        told: vectors (B, dim) or tokens (B, T, dim) of the conditions.
+        nothing: the same of no condition; one token will do.
         scale: s.
         channels: of the output that are guided, the first ones; the others are those with the condition. None is all.
     """
@@ -175,7 +205,7 @@ def guided(
         return network(x, t, told)
     if scale == 0.0:
         return network(x, t, nothing)
-    both = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([told, nothing]))
+    both = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([told, nothing.expand_as(told)]))
     with_condition, without = both.chunk(2)
     out = torch.lerp(without[:, :channels], with_condition[:, :channels], scale)
     return out if channels is None else torch.cat([out, with_condition[:, channels:]], dim=1)

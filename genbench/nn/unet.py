@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.nn._group_norm import group_norm
-from genbench.nn.attention import SpatialAttention
+from genbench.nn.attention import CrossAttention, SpatialAttention
 from genbench.nn.embedding import TimeEmbedding
 
 
@@ -29,10 +29,18 @@ class ResidualBlock(nn.Module):
         embedding_dim: length of the time embedding.
         dropout: share of the features dropped before the second convolution.
         num_heads: heads of the attention behind the convolutions; 0 leaves it out.
+        token_dim: length of tokens that the block also attends to; 0 for no tokens.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, embedding_dim: int, dropout: float, num_heads: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding_dim: int,
+        dropout: float,
+        num_heads: int,
+        token_dim: int = 0,
     ) -> None:
         super().__init__()
         same = in_channels == out_channels
@@ -44,13 +52,16 @@ class ResidualBlock(nn.Module):
         self.conv2 = _zero(_convolution(out_channels, out_channels))
         self.skip = nn.Identity() if same else _convolution(in_channels, out_channels, kernel_size=1)
         self.attention = SpatialAttention(out_channels, num_heads=num_heads) if num_heads else nn.Identity()
+        told = bool(num_heads and token_dim)
+        self.cross = CrossAttention(out_channels, token_dim, num_heads=num_heads) if told else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) and an activated embedding (B, E) to (B, out_channels, H, W)."""
+    def forward(self, x: Tensor, embedding: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W), an activated embedding (B, E) and tokens to (B, out_channels, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.shift(embedding)[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return cast("Tensor", self.attention(self.skip(x) + h))
+        h = cast("Tensor", self.attention(self.skip(x) + h))
+        return h if self.cross is None or tokens is None else self.cross(h, tokens)
 
 
 class Descent(nn.Module):
@@ -66,10 +77,10 @@ class Descent(nn.Module):
         self.blocks = cast("Sequence[ResidualBlock]", nn.ModuleList(blocks))
         self.reduce = reduce
 
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, tokens: Tensor | None, skips: list[Tensor]) -> Tensor:
         """Map (B, C, H, W) to the input of the next level."""
         for block in self.blocks:
-            h = block(h, embedding)
+            h = block(h, embedding, tokens)
             skips.append(h)
         if self.reduce is not None:
             h = self.reduce(h)
@@ -90,10 +101,10 @@ class Ascent(nn.Module):
         self.blocks = cast("Sequence[ResidualBlock]", nn.ModuleList(blocks))
         self.refine = refine
 
-    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, tokens: Tensor | None, skips: list[Tensor]) -> Tensor:
         """Map (B, C, H, W) to the input of the next level, of that level's size."""
         for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding, tokens)
         if self.refine is not None:
             h = self.refine(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
         return h
@@ -113,6 +124,7 @@ class UNet(nn.Module):
         num_heads: heads of each attention; 0 leaves attention out everywhere.
         dropout: share of features dropped in each residual block.
         patch: side of the squares of pixels that are stacked into channels at the door.
+        token_dim: length of the tokens of a condition, to which all attending blocks attend; 0 takes no tokens.
     """
 
     def __init__(
@@ -128,12 +140,13 @@ class UNet(nn.Module):
         num_heads: int = 1,
         dropout: float = 0.0,
         patch: int = 1,
+        token_dim: int = 0,
     ) -> None:
         super().__init__()
         if resolution % patch:
             raise ValueError(f"patches of {patch} px do not tile {resolution} px")
         self.patch, self.embedding_dim = patch, 4 * width
-        self._dropout, self._num_heads = dropout, num_heads
+        self._dropout, self._num_heads, self._token_dim = dropout, num_heads, token_dim
         channels = [width * multiple for multiple in multipliers]
         attending = _first_level_within(attention_resolution, resolution // patch)
         self.embed = TimeEmbedding(width, self.embedding_dim)
@@ -152,17 +165,21 @@ class UNet(nn.Module):
         Args:
             x: (B, in_channels, H, W) float.
             t: (B,) times; `nn.embedding.sinusoidal` says on which scale.
-            condition: (B, embedding_dim), added to the time embedding.
+            condition: vectors (B, embedding_dim), added to the time embedding, or tokens (B, T, token_dim).
         """
-        embedding = self.embed(t)
-        embedding = F.silu(embedding if condition is None else embedding + condition)
+        embedding, tokens = self.embed(t), None
+        if condition is not None and condition.ndim == 3:
+            tokens = condition
+        elif condition is not None:
+            embedding = embedding + condition
+        embedding = F.silu(embedding)
         h = self.stem(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for descent in self.down:
-            h = descent(h, embedding, skips)
-        h = self.middle2(self.middle1(h, embedding), embedding)
+            h = descent(h, embedding, tokens, skips)
+        h = self.middle2(self.middle1(h, embedding, tokens), embedding)
         for ascent in self.up:
-            h = ascent(h, embedding, skips)
+            h = ascent(h, embedding, tokens, skips)
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), self.patch)
 
     def _make_down(
@@ -196,6 +213,7 @@ class UNet(nn.Module):
             embedding_dim=self.embedding_dim,
             dropout=self._dropout,
             num_heads=self._num_heads if attends else 0,
+            token_dim=self._token_dim,
         )
 
 

@@ -13,7 +13,8 @@ from genbench.core.errors import DataError
 from genbench.core.model import MODELS, build_model
 from genbench.core.spec import parse_ref
 from genbench.harness.train import train
-from genbench.models.vq.vqgan import VQGAN, hinge, relative_weight
+from genbench.models._picture_autoencoder import hinge, relative_weight
+from genbench.models.vq.vqgan import VQGAN
 from genbench.prob.pixels import to_signed
 
 
@@ -40,7 +41,7 @@ def test_the_first_phase_adds_pixels_perception_and_the_codebook(codebook):
     loss = model.loss(Batch(x=x), "autoencoder")
     model = _smoke(codebook=codebook, perceptual_weight=0.5)
     real, fake, quantised = to_signed(x, 256), _rebuilt(model, x), model.quantizer(model._features(x))
-    pairs = zip(model.discriminator.features(fake), model.discriminator.features(real), strict=True)
+    pairs = zip(model.critic.discriminator.features(fake), model.critic.discriminator.features(real), strict=True)
     perceptual = torch.stack([(a - b).abs().mean() for a, b in pairs]).mean()
     squared = (model._features(x) - quantised.values.detach()).square().mean()
     expected = (real - fake).abs().mean() + 0.5 * perceptual + (0.25 + (codebook == "gradient")) * squared
@@ -56,11 +57,11 @@ def test_the_generator_adds_the_verdict_with_the_weight_of_eq_7():
     torch.testing.assert_close(loss.total, plain.total + weight * verdict)
     judged = _smoke(revival_share=0.0)
     fake = _rebuilt(judged, x)
-    torch.testing.assert_close(verdict, -judged.discriminator(fake).mean())
+    torch.testing.assert_close(verdict, -judged.critic.discriminator(fake).mean())
     fresh = _smoke(revival_share=0.0)
     reconstruction = fresh.loss(Batch(x=x), "autoencoder").total - 0.25 * plain.parts["commitment"]
     (slope,) = torch.autograd.grad(reconstruction, fresh.decoder.last_weight)
-    (of_verdict,) = torch.autograd.grad(-judged.discriminator(fake).mean(), judged.decoder.last_weight)
+    (of_verdict,) = torch.autograd.grad(-judged.critic.discriminator(fake).mean(), judged.decoder.last_weight)
     torch.testing.assert_close(weight, 0.8 * slope.norm() / (of_verdict.norm() + 1e-6), rtol=1e-4, atol=0)
 
 
@@ -82,18 +83,18 @@ def test_the_discriminator_learns_from_logits_and_the_autoencoder_stays():
     model, x = _smoke(), _images(3, 8, 256)
     loss = model.loss(Batch(x=x), "discriminator")
     expected = 0.5 * (
-        F.relu(1 - model.discriminator(to_signed(x, 256))).mean()
-        + F.relu(1 + model.discriminator(_rebuilt(model, x))).mean()
+        F.relu(1 - model.critic.discriminator(to_signed(x, 256))).mean()
+        + F.relu(1 + model.critic.discriminator(_rebuilt(model, x))).mean()
     )
     torch.testing.assert_close(loss.total, expected)
     loss.total.backward()
     touched = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None}
-    assert touched == {"discriminator"}
+    assert touched == {"critic"}
 
 
 def test_a_trained_discriminator_tells_real_from_rebuilt():
     model, x = _smoke(), _images(3, 8, 256, count=16)
-    optimiser = torch.optim.Adam(model.discriminator.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(model.critic.discriminator.parameters(), lr=1e-3)
     before = model.loss(Batch(x=x), "discriminator").total.item()
     for _ in range(60):
         optimiser.zero_grad()

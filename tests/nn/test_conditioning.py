@@ -60,9 +60,7 @@ def test_drawn_conditions_are_the_first_of_training_and_travel_with_the_weights(
     copy = _made(kind)
     copy.load_state_dict(model.state_dict())
     drawn = copy.drawn(400, generator=Generator().manual_seed(0))
-    if kind == "text":
-        assert (drawn[:, 3:] == 0).all()
-        drawn = drawn[:, :3]
+    assert drawn.shape == ((400,) if kind == "class" else (400, 3))
     rows = (drawn[:, None] == model.of_batch(_batch())[None]).reshape(400, 4, -1).all(-1)
     assert rows.any(1).all()
     assert bool((rows.float().mean(0) > 0.15).all())
@@ -113,3 +111,33 @@ def test_guidance_is_what_it_must_be_at_zero_one_and_between():
 def test_data_without_such_conditions_are_refused(kind, spec):
     with pytest.raises(SettingError, match=f"`ddpm` cannot be conditioned on `{kind}`"):
         Conditioner(spec, kind, 16, drop_share=0.1, owner="ddpm")
+
+
+def test_tokens_are_one_for_a_class_and_one_for_each_word():
+    of_class = _made("class", tokens=True)
+    assert torch.equal(of_class(LABELS), of_class.embedding.weight[LABELS][:, None])
+    of_text = _made("text", tokens=True).eval()
+    found = of_text(CAPTIONS)
+    assert found.shape == (4, 3, 16)
+    assert torch.equal((found == 0).all(2), CAPTIONS == 0)
+    longer = torch.cat([CAPTIONS, torch.zeros(4, 2, dtype=torch.int64)], dim=1)
+    torch.testing.assert_close(of_text(longer)[:, :3], found, rtol=1e-5, atol=1e-6)
+    words = (CAPTIONS != 0)[:, :, None]
+    torch.testing.assert_close((found * words).sum(1) / words.sum(1), of_text.embedding(CAPTIONS))
+
+
+def test_tokens_are_left_out_for_whole_captions():
+    model = _made("text", tokens=True, drop_share=0.5)
+    found = torch.cat([model.trained(_batch()) for _ in range(50)])
+    dropped = (found == model.nothing).all(2)
+    assert torch.equal(dropped.any(1), dropped.all(1))
+    assert 0.3 < dropped.all(1).float().mean() < 0.7
+
+
+def test_guidance_by_tokens_takes_one_token_for_no_condition():
+    def network(x, t, tokens):
+        return x + tokens.mean((1, 2), keepdim=False)[:, None]
+
+    x, t, told, nothing = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 4, 8), torch.zeros(2, 1, 8)
+    found = guided(network, x, t, told=told, nothing=nothing, scale=3.0)
+    torch.testing.assert_close(found, torch.full((2, 3), 3.0))

@@ -28,70 +28,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.features import PerceptualDistance, build_features
-from genbench.core.model import DiscreteLatents, GenerativeModel, Loss, Phase, Player, register_model
-from genbench.core.spec import parse_ref
-from genbench.nn.attention import SpatialAttention
+from genbench.core.model import DiscreteLatents, GenerativeModel, Loss, Phase, register_model
+from genbench.models._picture_autoencoder import Critic, Decoder, Encoder, Perceptual, player
 from genbench.nn.causal_transformer import CausalTransformer
-from genbench.nn.patch_discriminator import PatchDiscriminator
-from genbench.nn.resnet import DownTower, UpTower, halved_sides
+from genbench.nn.resnet import halved_sides
 from genbench.nn.vector_quantizer import Codebook, Gradient, VectorQuantizer
 from genbench.prob.pixels import to_signed, to_uint8
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-LEAST_SLOPE = 1e-6
-"""delta of Eq. 7."""
-LARGEST_WEIGHT = 1e4
-"""Cap of lambda before the weight w, as in the authors' code."""
-Perceptual = Literal["discriminator", "lpips", "none"]
-
-
-class Encoder(nn.Module):
-    """Features E(x): images (B, C, side, side) in [-1, 1] to (B, D, s, s) float32."""
-
-    def __init__(self, num_channels: int, config: VQGAN.Config) -> None:
-        super().__init__()
-        self.tower = DownTower(
-            num_channels, config.width, num_halvings=config.num_halvings, num_blocks=config.num_blocks
-        )
-        self.attention = SpatialAttention(config.width)
-        self.head = nn.Conv2d(config.width, config.code_dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features before quantisation."""
-        features: Tensor = self.head(self.attention(self.tower(x)))
-        return features.float()
-
-
-class Decoder(nn.Module):
-    """Reconstructions G(e): code vectors (B, D, s, s) to (B, C, side, side), images where in [-1, 1]."""
-
-    def __init__(self, num_channels: int, side: int, config: VQGAN.Config) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(config.code_dim, config.width, 3, padding=1)
-        self.attention = SpatialAttention(config.width)
-        self.tower = UpTower(
-            config.width, num_channels, side, num_halvings=config.num_halvings, num_blocks=config.num_blocks
-        )
-
-    @property
-    def last_weight(self) -> Tensor:
-        """Weight of the last layer, at which Eq. 7 compares gradients."""
-        return self.tower.head.conv.weight
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Images before any rounding, float32."""
-        images: Tensor = self.tower(self.attention(self.stem(vectors)))
-        return images.float()
 
 
 @register_model("vqgan")
@@ -184,7 +135,8 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         self.config, self.levels = config, spec.levels
         num_channels, side, _ = spec.shape
         self.code_side = halved_sides(side, config.num_halvings)[-1]
-        self.encoder = Encoder(num_channels, config)
+        sizes = {"width": config.width, "num_blocks": config.num_blocks, "num_halvings": config.num_halvings}
+        self.encoder = Encoder(num_channels, num_outputs=config.code_dim, **sizes)
         self.quantizer = VectorQuantizer(
             config.num_codes,
             config.code_dim,
@@ -193,8 +145,15 @@ class VQGAN(GenerativeModel, DiscreteLatents):
             codebook=config.codebook,
             gradient=config.gradient,
         )
-        self.decoder = Decoder(num_channels, side, config)
-        self.discriminator = PatchDiscriminator(num_channels, side, width=config.discriminator_width)
+        self.decoder = Decoder(config.code_dim, num_channels, side, **sizes)
+        self.critic = Critic(
+            num_channels,
+            side,
+            width=config.discriminator_width,
+            perceptual=config.perceptual,
+            perceptual_weight=config.perceptual_weight,
+            adversarial_weight=config.adversarial_weight,
+        )
         self.prior = CausalTransformer(
             num_levels=config.num_codes,
             length=self.code_side**2,
@@ -203,8 +162,6 @@ class VQGAN(GenerativeModel, DiscreteLatents):
             num_heads=config.prior_heads,
             dropout=config.prior_dropout,
         )
-        self._judge: list[PerceptualDistance] = []
-        """The published network, outside of the modules: it is no part of this model's weights."""
 
     @property
     def num_codes(self) -> int:
@@ -215,10 +172,10 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         """Reconstruction, then with a discriminator, then a prior over codes that no longer move."""
         c = self.config
         modules = (self.encoder, self.quantizer, self.decoder)
-        first = _player("autoencoder", *modules, lr=c.learning_rate)
-        second = _player("generator", *modules, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        judge = _player("discriminator", self.discriminator, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        prior = _player("prior", self.prior, lr=c.prior_learning_rate, betas=(0.9, 0.95), ema_decay=0.99)
+        first = player("autoencoder", *modules, lr=c.learning_rate)
+        second = player("generator", *modules, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
+        judge = player("discriminator", self.critic, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
+        prior = player("prior", self.prior, lr=c.prior_learning_rate, betas=(0.9, 0.95), ema_decay=0.99)
         rest = 1.0 - c.adversarial_share - c.prior_share
         return (
             Phase(name="reconstruction", share=rest, players=(first,), batch_size=c.batch_size),
@@ -233,9 +190,7 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         Raises:
             DataError: the weights of LPIPS are not there.
         """
-        if self.config.perceptual == "lpips":
-            network = build_features(parse_ref("lpips[net=vgg]")).to(batch.x.device)
-            self._judge = [cast("PerceptualDistance", network)]
+        self.critic.prepare(batch.x.device)
         self.quantizer.fit(self._features(batch.x))
 
     def loss(self, batch: Batch, player: str) -> Loss:
@@ -271,49 +226,19 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         quantised = self.quantizer(features)
         self.quantizer.update(features, quantised.codes)
         fake = self.decoder(quantised.values)
-        pixels, judged = (real - fake).abs().mean(), self._judged(fake)
-        perceptual = self._perceptual(real, fake, judged)
-        reconstruction = pixels + self.config.perceptual_weight * perceptual
-        pull = self.config.commitment * quantised.commitment
+        total, parts = self.critic(real, fake, last_weight=self.decoder.last_weight, adversarial=adversarial)
+        total = total + self.config.commitment * quantised.commitment
         if self.config.codebook == "gradient":
-            pull = pull + quantised.attraction
-        total = reconstruction + pull
-        parts = {"pixels": pixels, "perceptual": perceptual, "commitment": quantised.commitment}
-        if adversarial:
-            verdict = -self.discriminator.logits(judged).mean()
-            weight = self.config.adversarial_weight * relative_weight(
-                reconstruction, verdict, at=self.decoder.last_weight
-            )
-            total = total + weight * verdict
-            parts |= {"verdict": verdict, "weight": weight}
-        detached = {name: part.detach() for name, part in parts.items()}
-        return Loss(total, {**detached, "perplexity": self.quantizer.perplexity()})
-
-    def _judged(self, images: Tensor) -> list[Tensor]:
-        return self.discriminator.features(images)
-
-    def _perceptual(self, real: Tensor, fake: Tensor, judged: list[Tensor]) -> Tensor:
-        """Mean perceptual distance of reconstructions: scalar."""
-        if self.config.perceptual == "discriminator":
-            with torch.no_grad():
-                expected = self._judged(real)
-            distances = [F.l1_loss(found, wanted) for found, wanted in zip(judged, expected, strict=True)]
-            return torch.stack(distances).mean()
-        if self.config.perceptual == "lpips":
-            if not self._judge:
-                raise RuntimeError("`prepare` has not run: it finds the network of `perceptual=lpips`")
-            distance = self._judge[0].signed_distances(_coloured(real), _coloured(fake))
-            return distance.mean()
-        return real.new_zeros(())
+            total = total + quantised.attraction
+        parts = {name: part.detach() for name, part in (parts | {"commitment": quantised.commitment}).items()}
+        return Loss(total, {**parts, "perplexity": self.quantizer.perplexity()})
 
     def _discriminator_loss(self, x: Tensor) -> Loss:
         """Hinge between real and rebuilt patches; the autoencoder is a constant of it."""
         real = to_signed(x, self.levels)
         with torch.no_grad():
             fake = self.decoder(self.quantizer(self._features(x)).values)
-        logits, logits_of_fake = self.discriminator(real), self.discriminator(fake)
-        total = hinge(logits, logits_of_fake)
-        return Loss(total, {"real": logits.mean().detach(), "fake": logits_of_fake.mean().detach()})
+        return self.critic.discriminator_loss(real, fake)
 
     def _prior_loss(self, x: Tensor) -> Loss:
         codes = self.encode(x).flatten(1)
@@ -323,40 +248,3 @@ class VQGAN(GenerativeModel, DiscreteLatents):
     def _features(self, x: Tensor) -> Tensor:
         features: Tensor = self.encoder(to_signed(x, self.levels))
         return features
-
-
-def relative_weight(loss: Tensor, verdict: Tensor, *, at: Tensor) -> Tensor:
-    """Eq. 7: how many times stronger one scalar's gradient is than another's, at one weight; a constant scalar."""
-    (slope,) = torch.autograd.grad(loss, at, retain_graph=True)
-    (slope_of_verdict,) = torch.autograd.grad(verdict, at, retain_graph=True)
-    weight: Tensor = slope.norm() / (slope_of_verdict.norm() + LEAST_SLOPE)
-    return weight.clamp(max=LARGEST_WEIGHT).detach()
-
-
-def hinge(logits: Tensor, logits_of_fake: Tensor) -> Tensor:
-    """Half of E max(0, 1 - D(x)) + E max(0, 1 + D(x^)): scalar, 0 once all logits have passed their margins."""
-    return 0.5 * (F.relu(1.0 - logits).mean() + F.relu(1.0 + logits_of_fake).mean())
-
-
-def _coloured(images: Tensor) -> Tensor:
-    """Images of one or three channels as (B, 3, H, W)."""
-    return images.expand(-1, 3, -1, -1)
-
-
-def _player(
-    name: str,
-    *modules: nn.Module,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    ema_decay: float | None = None,
-) -> Player:
-    return Player(
-        name=name,
-        modules=modules,
-        lr=lr,
-        betas=betas,
-        clip_norm=1.0,
-        warmup_steps=20,
-        final_lr_share=0.05,
-        ema_decay=ema_decay,
-    )
