@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "train, sample, time and score the cells of a suite",
     "plan": "show what a run would do, and start nothing",
     "leaderboard": "print the table of one or more runs",
+    "plot": "draw a score against a cost, for the rows of runs",
     "grid": "draw samples, reconstructions, traversals or interpolations of a run",
     "list": "list models, suites, datasets, metrics, features or runs",
     "info": "describe one model, suite, dataset, metric or extractor",

@@ -24,6 +24,9 @@ from genbench.prob.pixels import to_signed, to_uint8
 from genbench.prob.prediction import Prediction
 from genbench.samplers.ddim import ddim
 from genbench.samplers.ddpm import ddpm, ddpm_learned
+from genbench.samplers.dpm_solver_pp import dpm_solver_pp
+from genbench.samplers.heun import heun
+from genbench.samplers.predictor_corrector import Predictor, predictor_corrector
 
 BOUND_WEIGHT = 0.001
 """Of L_vlb beside L_simple (Nichol and Dhariwal, Sec. 3.1)."""
@@ -85,16 +88,32 @@ class SamplingSettings(Protocol):
     """What a paper's `Sampling` must hold."""
 
     @property
-    def sampler(self) -> Literal["ddpm", "ddim"]:
+    def sampler(self) -> Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"]:
         """Which one."""
 
     @property
     def num_steps(self) -> int | None:
-        """Network evaluations per sample; None is T."""
+        """Steps, each of one network evaluation or more; None is T."""
 
     @property
     def eta(self) -> float:
         """Share of the ancestral noise in a step of `ddim`."""
+
+    @property
+    def spacing(self) -> Literal["even", "karras"]:
+        """Of the steps."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """Of `predictor_corrector`."""
+
+    @property
+    def corrector_steps(self) -> int:
+        """Of `predictor_corrector`."""
+
+    @property
+    def snr(self) -> float:
+        """Of a step of the corrector."""
 
     @property
     def guidance(self) -> float:
@@ -205,7 +224,9 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
     def sampled(self, num_samples: int, told: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to images by the sampler of `sampling` (Algorithm 2): (N, C, H, W), uint8."""
         settings = self.how
-        levels = self.schedule.levels(self.schedule.num_steps if settings.num_steps is None else settings.num_steps)
+        num_steps = self.schedule.num_steps if settings.num_steps is None else settings.num_steps
+        spaced_by_karras = settings.spacing == "karras" or settings.sampler == "heun"
+        levels = self.schedule.karras_levels(num_steps) if spaced_by_karras else self.schedule.levels(num_steps)
         x_T = torch.randn((num_samples, *self.spec.shape), generator=generator, device=self.alpha.device)
 
         def denoise_and_share(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,6 +237,20 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
 
         if settings.sampler == "ddim":
             x_0 = ddim(denoise, x_T, levels, eta=settings.eta, generator=generator)
+        elif settings.sampler == "dpm_solver_pp":
+            x_0 = dpm_solver_pp(denoise, x_T, levels)
+        elif settings.sampler == "heun":
+            x_0 = heun(denoise, x_T, levels)
+        elif settings.sampler == "predictor_corrector":
+            x_0 = predictor_corrector(
+                denoise,
+                x_T,
+                levels,
+                predictor=settings.predictor,
+                corrector_steps=settings.corrector_steps,
+                snr=settings.snr,
+                generator=generator,
+            )
         elif self.config.learned_variance:
             x_0 = ddpm_learned(denoise_and_share, x_T, levels, generator=generator)
         else:

@@ -31,6 +31,14 @@ def dequantise(x: Tensor, levels: int, *, generator: Generator | None = None) ->
     return (x.float() + noise.clamp(NOISE_MARGIN, 1.0 - NOISE_MARGIN)) / levels
 
 
+def dequantise_signed(x: Tensor, levels: int, *, generator: Generator | None = None) -> Tensor:
+    """Uniformly noised integers around their places in [-1, 1], as `prob.pixels` puts them: shape of `x`, float32.
+
+    Bins are 2 / (levels - 1) wide, so that the end ones reach half a bin beyond; arguments as those of `dequantise`.
+    """
+    return (2.0 * dequantise(x, levels, generator=generator) - 1.0) * (levels / (levels - 1))
+
+
 def bin_centres(x: Tensor, levels: int) -> Tensor:
     """Integers as the middles of their bins: shape of `x`, float32 in (0, 1)."""
     return (x.float() + 0.5) / levels

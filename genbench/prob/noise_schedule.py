@@ -112,9 +112,33 @@ class NoiseSchedule:
         Raises:
             ValueError: `num_steps` is not within 1 .. T.
         """
+        self._check(num_steps)
+        return self._visited(torch.linspace(self.num_steps, 1, num_steps, dtype=torch.float64).round().long())
+
+    def karras_levels(self, num_steps: int, *, largest: float = 80.0, rho: float = 7.0) -> NoiseLevels:
+        """Levels nearest to an even grid in (sigma / alpha)^(1/rho) down to t = 1 (Karras et al. 2022, Eq. 5).
+
+        The grid starts at a ratio of `largest`, or at T where the schedule does not reach it: beyond, next to nothing
+        is left of the data, and a schedule that ends in noise alone has ratios without bound there, which a solver that
+        steps along the ratio cannot take.
+
+        Raises:
+            ValueError: `num_steps` is not within 1 .. T.
+        """
+        self._check(num_steps)
+        ratio = (self.sigma[1:] / self.alpha[1:]).pow(1.0 / rho)  # of t = 1 .. T, rising
+        grid = torch.linspace(float(ratio.clamp(max=largest ** (1.0 / rho))[-1]), float(ratio[0]), num_steps)
+        t = (ratio[None] - grid.double()[:, None]).abs().argmin(1) + 1
+        for i in range(1, num_steps):  # small ratios lie closer than the steps of the schedule
+            t[i] = min(int(t[i]), int(t[i - 1]) - 1)
+        least = torch.arange(num_steps, 0, -1)
+        return self._visited(torch.maximum(t, least))
+
+    def _check(self, num_steps: int) -> None:
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"a schedule of {self.num_steps} steps has no sub-sequence of {num_steps}")
-        t = torch.linspace(self.num_steps, 1, num_steps, dtype=torch.float64).round().long()
+
+    def _visited(self, t: Tensor) -> NoiseLevels:
         visited = torch.cat([t, torch.zeros(1, dtype=torch.long)])
         return NoiseLevels(t=t, alpha=self.alpha[visited], sigma=self.sigma[visited])
 

@@ -130,6 +130,11 @@ def _integrate(
         warnings.simplefilter("ignore")
         from torchdiffeq import odeint  # a second to import
     times = torch.tensor([start, end], dtype=state[0].dtype, device=state[0].device)
-    options = {} if solver.method == "dopri5" else {"step_size": abs(end - start) / solver.num_steps}
+    if solver.method == "dopri5":
+        options: dict[str, object] = {"step_t": times[1:]}  # it lands on the end instead of stepping over it
+    else:
+        grid = torch.linspace(start, end, solver.num_steps + 1, dtype=torch.float64).to(times)
+        grid[[0, -1]] = times  # to the last bit
+        options = {"grid_constructor": lambda func, y0, t: grid}
     found = odeint(derivative, state, times, method=solver.method, rtol=solver.rtol, atol=solver.atol, options=options)
     return tuple(cast("Tensor", of_times[-1]) for of_times in found)

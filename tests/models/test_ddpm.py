@@ -92,7 +92,10 @@ def test_estimates_of_the_data_are_clipped_to_the_range_of_pixels(output: str) -
     assert model.denoise(9.0 * torch.ones(2, 1, 4, 4), torch.tensor([1, 5])).abs().max() == 1.0
 
 
-@pytest.mark.parametrize(("sampler", "num_steps"), [("ddim", 5), ("ddpm", 5), ("ddpm", None)])
+@pytest.mark.parametrize(
+    ("sampler", "num_steps"),
+    [("ddim", 5), ("ddpm", 5), ("ddpm", None), ("dpm_solver_pp", 5), ("heun", 5), ("predictor_corrector", 5)],
+)
 def test_samples_are_integers_made_by_the_given_generator_alone(sampler: str, num_steps: int | None) -> None:
     model = with_sampling(tiny(levels=17), sampler=sampler, num_steps=num_steps)
     before = torch.get_rng_state()
@@ -104,9 +107,19 @@ def test_samples_are_integers_made_by_the_given_generator_alone(sampler: str, nu
     assert not torch.equal(first, model.sample(7, generator=seeded(1)))
 
 
-@pytest.mark.parametrize(("num_steps", "calls"), [(5, 5), (None, 12)])
-def test_the_network_is_called_once_for_every_sampling_step(num_steps: int | None, calls: int) -> None:
-    model, counted = with_sampling(tiny(), num_steps=num_steps), []
+@pytest.mark.parametrize(
+    ("sampler", "num_steps", "calls"),
+    [
+        ("ddim", 5, 5),
+        ("ddim", None, 12),
+        ("ddpm", 5, 5),
+        ("dpm_solver_pp", 5, 5),
+        ("heun", 5, 9),
+        ("predictor_corrector", 5, 10),
+    ],
+)
+def test_the_network_is_called_as_often_as_a_sampler_says(sampler: str, num_steps: int | None, calls: int) -> None:
+    model, counted = with_sampling(tiny(), sampler=sampler, num_steps=num_steps), []
     model.network.register_forward_hook(lambda module, given, result: counted.append(1))
     model.sample(3, generator=seeded())
     assert len(counted) == calls
@@ -362,3 +375,20 @@ def test_the_bound_of_a_conditional_model_is_that_without_a_condition() -> None:
     for parameter in model.conditioner.embedding.parameters():
         parameter.data.add_(1.0)
     assert torch.equal(model.log_likelihood(x, generator=seeded()), found)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "off"), [("heun", 0.02), ("dpm_solver_pp", 0.02), ("ddim", 0.1), ("predictor_corrector", 0.1)]
+)
+def test_samplers_of_a_perfect_denoiser_give_its_data(sampler: str, off: float) -> None:
+    """For x_0 ~ N(0, 0.25^2) in every pixel, on the cosine schedule, whose last steps leave no data at all."""
+    model = tiny(shape=(1, 8, 8), num_timesteps=1000, output="data", schedule="cosine")
+
+    def perfect(x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        alpha, sigma = (values[t][:, None, None, None] for values in (model.alpha, model.sigma))
+        return alpha * 0.0625 / (alpha.square() * 0.0625 + sigma.square()) * x_t
+
+    model.unet.forward = perfect
+    with_sampling(model, sampler=sampler, num_steps=40, spacing="karras")
+    std = to_signed(model.sample(100, generator=seeded()), 256).std().item()
+    assert std == pytest.approx(0.25, rel=off)  # of order two, or of order one

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from genbench.prob.dequantization import (
     bin_centres,
     dequantise,
+    dequantise_signed,
     from_logits,
     integer_log_likelihood,
     quantise,
@@ -99,3 +100,13 @@ def test_equal_generators_give_equal_noise_and_leave_the_global_stream_alone():
     first, second = (dequantise(x, 256, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_signed_noise_lies_in_bins_around_the_places_of_the_levels(levels):
+    x = torch.arange(levels, dtype=torch.uint8).repeat(200, 1)
+    y = dequantise_signed(x, levels, generator=torch.Generator().manual_seed(0))
+    off = y - (2.0 * x.float() / (levels - 1) - 1.0)
+    half = 1.0 / (levels - 1)
+    assert off.abs().max() <= half * (1 + 1e-4)
+    assert off.std().item() == pytest.approx(half / math.sqrt(3.0), rel=0.05)

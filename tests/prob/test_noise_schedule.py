@@ -117,3 +117,27 @@ def test_impossible_sub_sequences_are_refused(num_steps: int) -> None:
 def test_a_schedule_gives_back_the_betas_it_was_made_of() -> None:
     beta = torch.tensor([0.1, 0.5, 0.2], dtype=torch.float64)
     torch.testing.assert_close(schedule_of_betas(beta).beta, beta)
+
+
+@pytest.mark.parametrize("schedule", [linear_schedule(1000), cosine_schedule(1000)])
+@pytest.mark.parametrize("num_steps", [2, 5, 18, 200, 1000])
+def test_levels_even_in_a_root_of_the_ratio_fall_strictly_from_the_largest_to_one(
+    schedule: NoiseSchedule, num_steps: int
+) -> None:
+    levels = schedule.karras_levels(num_steps)
+    assert (levels.t[-1], len(levels.t)) == (1, num_steps)
+    assert bool((levels.t.diff() < 0).all())
+    assert bool((levels.t >= 1).all())
+    ratio = levels.sigma[:-1] / levels.alpha[:-1]
+    if num_steps <= 18:  # afterwards the schedule has too few steps with little noise
+        assert ratio[0].item() == pytest.approx(80.0, rel=0.01)
+        roots = ratio.pow(1 / 7)
+        even = torch.linspace(float(roots[0]), float(roots[-1]), num_steps, dtype=torch.float64)
+        torch.testing.assert_close(roots[:-2], even[:-2], rtol=0.02, atol=0.0)
+
+
+def test_a_schedule_that_stops_early_starts_its_levels_at_its_end() -> None:
+    schedule = linear_schedule(10, first=1e-3, last=1e-3)
+    assert schedule.karras_levels(3).t[0] == 10
+    with pytest.raises(ValueError, match="no sub-sequence of 11"):
+        schedule.karras_levels(11)

@@ -94,3 +94,24 @@ def test_parameters_gather_no_gradient_and_none_is_needed():
 def test_a_solver_without_steps_or_tolerance_is_refused(wrong):
     with pytest.raises(ValueError, match="at least one step and positive tolerances"):
         Solver(**wrong)
+
+
+@pytest.mark.parametrize("end", [1.0, 0.0])
+def test_no_solver_asks_beyond_the_ends(end):
+    for method in ("euler", "midpoint", "heun2", "rk4", "dopri5"):
+        asked = []
+        solve(
+            lambda t, x, asked=asked: (asked.append(float(t)), torch.sin(5.0 * x) * (1.0 + t))[1],
+            _x(),
+            start=1.0 - end,
+            end=end,
+            solver=Solver(method=method, num_steps=9),
+        )
+        assert -1e-12 <= min(asked) <= max(asked) <= 1.0 + 1e-12, method
+
+
+@pytest.mark.parametrize("num_steps", [61, 109, 115, 122])
+def test_single_precision_takes_no_step_too_many(num_steps):
+    solver, calls = Solver(method="heun2", num_steps=num_steps), []
+    solve(lambda t, x: calls.append(1) or -x, _x().float(), start=0.0, end=1.0, solver=solver)
+    assert len(calls) == solver.evaluations

@@ -9,7 +9,9 @@ which gives up some likelihood for better pictures.
 Legend: `x` integers, `x_0` the same in [-1, 1], `t` step 1 .. T (0 is the data), `eps` noise, `alpha` and `sigma`
 factors of data and noise at t, `alpha_bar` = alpha^2, `beta` variance added by a step.
 Samples may be drawn on a sub-sequence of the steps, by ancestral sampling (Nichol and Dhariwal 2021, arXiv:2102.09672)
-or implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502).
+implicitly (Song, Meng and Ermon 2020, arXiv:2010.02502), or by solvers of second order for the probability flow
+(DPM-Solver++: Lu et al. 2022, arXiv:2211.01095; Heun's method: Karras et al. 2022, arXiv:2206.00364), or with
+corrections by Langevin dynamics (Song et al. 2021, arXiv:2011.13456).
 
 With `learned_variance` the network also returns, for every dimension, where between the two fixed variances its own
 lies, and learns it from L_simple + 0.001 L_vlb, the bound in bits per dimension with the mean held constant (Nichol and
@@ -91,11 +93,19 @@ class DDPM(GaussianDiffusion):
     class Sampling:
         """How samples are drawn and the bound is evaluated."""
 
-        sampler: Literal["ddpm", "ddim"] = "ddim"
+        sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"] = "ddim"
         num_steps: int | None = 50
-        """Network evaluations per sample; None is T."""
+        """Steps, of one network evaluation each, of two with `heun`, one more a corrector's step; None is T."""
+        spacing: Literal["even", "karras"] = "even"
+        """Steps even in time, or in a root of sigma / alpha from 80 down; `heun` always takes the latter."""
         eta: float = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
+        predictor: Literal["reverse_diffusion", "none"] = "reverse_diffusion"
+        """How `predictor_corrector` reaches the next level; `none` leaves all to the corrector."""
+        corrector_steps: int = 1
+        """Steps of Langevin dynamics at each level."""
+        snr: float = 0.16
+        """Ratio of the norms of signal and noise in such a step."""
         guidance: float = 1.0
         """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"

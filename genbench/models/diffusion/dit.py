@@ -70,11 +70,19 @@ class DiT(GaussianDiffusion):
     class Sampling:
         """How samples are drawn and the bound is evaluated."""
 
-        sampler: Literal["ddpm", "ddim"] = "ddpm"
+        sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"] = "ddpm"
         num_steps: int | None = 50
-        """Network evaluations per sample; None is T."""
+        """Steps, of one network evaluation each, of two with `heun`, one more a corrector's step; None is T."""
+        spacing: Literal["even", "karras"] = "even"
+        """Steps even in time, or in a root of sigma / alpha from 80 down; `heun` always takes the latter."""
         eta: float = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
+        predictor: Literal["reverse_diffusion", "none"] = "reverse_diffusion"
+        """How `predictor_corrector` reaches the next level; `none` leaves all to the corrector."""
+        corrector_steps: int = 1
+        """Steps of Langevin dynamics at each level."""
+        snr: float = 0.16
+        """Ratio of the norms of signal and noise in such a step."""
         guidance: float = 1.0
         """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"

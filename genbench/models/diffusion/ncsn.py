@@ -1,0 +1,228 @@
+"""Scores of data at many noise levels, and Langevin dynamics from the most noise to the least.
+
+Generative Modeling by Estimating Gradients of the Data Distribution. Yang Song, Stefano Ermon, 2019. arXiv:1907.05600
+
+The score of a law, the gradient of its log-density, is hard to learn where there are no data and hard to follow where
+the law is thin. Noise fills both gaps: one network learns the scores of data with L levels of noise by denoising (its
+target's mean given the noised image is the score; Vincent 2011), and Langevin dynamics run through the levels.
+
+Legend: `x` noised image, `y` clean image in [-1, 1], `z` noise of x = y + sigma z, `sigma_1` > ... > `sigma_L` a
+geometric sequence, `eps_hat` the network's noise, score = -eps_hat / sigma, `S` standard deviation of the data, `K`
+steps of Langevin dynamics at each level.
+
+loss = 1/2 E_i E sigma_i^2 |score(x, sigma_i) + (x - y) / sigma_i^2|^2 = 1/2 E_i E |z - eps_hat|^2   (Eq. 5 and 6)
+
+**Departures**
+- The network is this suite's U-Net, or a residual MLP for vectors, and not a RefineNet with conditional instance
+  normalisation; it is told log sigma and its input is scaled to unit variance.
+- Pixels lie in [-1, 1], so that levels are twice the authors'; the loss is a mean over dimensions.
+- Chains start from N(0, sigma_1^2 I), not from uniform noise, and end with a denoising step, without which the last
+  noise stays in the picture (Jolicoeur-Martineau et al. 2020, arXiv:2009.05475).
+- `smoke` and `small` take many levels that start from much more noise, as Song and Ermon advise later (2020,
+  arXiv:2006.09011, Techniques 1, 2 and 5), and average weights. There the network returns F of
+  eps_hat = (sigma v - S F) / sqrt(sigma^2 + S^2), v = x / sqrt(sigma^2 + S^2) (Karras et al. 2022, arXiv:2206.00364),
+  which is easier to learn; the loss is the same. `small` stacks 2x2 pixels into channels.
+- `paper` has no average of weights, as the paper, but clips gradients to a norm of 1 and flips no image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
+from genbench.nn.time_mlp import TimeMLP
+from genbench.nn.unet import UNet
+from genbench.prob.noise_schedule import NoiseLevels
+from genbench.prob.pixels import to_signed, to_uint8
+from genbench.samplers.annealed_langevin import annealed_langevin
+
+NOISE_SCALE = 2.5
+"""Of log sigma before the sinusoidal embedding; log sigma runs over about 7."""
+
+
+@register_model("ncsn")
+class NCSN(GenerativeModel, IterativeSampler):
+    """Noise-conditional score network, of images of integers or of vectors. It knows no likelihood."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Sizes and training settings."""
+
+        width: int = 32
+        """Channels of the first level of the U-Net."""
+        multipliers: tuple[int, ...] = (1, 2)
+        """Channels of each level as multiples of `width`."""
+        num_blocks: int = 1
+        """Residual blocks per level of the U-Net."""
+        attention_resolution: int = 4
+        """The first level of maps at most this large attends, as does the bottom."""
+        num_heads: int = 1
+        dropout: float = 0.0
+        patch: int = 2
+        """Side of the squares of pixels that are stacked into channels."""
+        vector_width: int = 128
+        """Of the layers of the MLP that vectors have in place of the U-Net."""
+        vector_blocks: int = 3
+        """Residual blocks of the MLP."""
+        num_levels: int = 60
+        """L."""
+        sigma_max: float = 20.0
+        """sigma_1, which should reach from any image to any other (Song and Ermon 2020, Technique 1)."""
+        sigma_min: float = 0.02
+        """sigma_L."""
+        data_std: float = 0.5
+        """S."""
+        output: Literal["noise", "velocity"] = "velocity"
+        """What the network returns: eps_hat, or F of eps_hat = (sigma v - S F) / sqrt(sigma^2 + S^2)."""
+        lr: float = 4.0e-3
+        warmup_steps: int = 50
+        final_lr_share: float = 0.1
+        ema_decay: float | None = 0.995
+        batch_size: int = 32
+
+        def __post_init__(self) -> None:
+            if self.num_levels < 2:
+                raise ValueError(f"scores are learned at 2 levels of noise or more, found {self.num_levels}")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Sampling:
+        """How samples are drawn."""
+
+        steps_per_level: int = 5
+        """K."""
+        step_size: float = 0.4
+        """Of a step, as a share of the level's variance: epsilon / sigma_L^2 in the paper's terms."""
+
+    presets: ClassVar[dict[str, Config]] = {
+        "smoke": Config(width=16, patch=1, num_levels=30, sigma_max=10.0),
+        "small": Config(),
+        "paper": Config(
+            width=128,
+            multipliers=(1, 2, 2, 2),
+            num_blocks=2,
+            attention_resolution=16,
+            patch=1,
+            num_levels=10,
+            sigma_max=2.0,
+            output="noise",
+            lr=1.0e-3,
+            warmup_steps=0,
+            final_lr_share=1.0,
+            ema_decay=None,
+            batch_size=128,
+        ),
+    }
+    sampling_presets: ClassVar[dict[str, Sampling]] = {
+        "smoke": Sampling(),
+        "small": Sampling(),
+        "paper": Sampling(steps_per_level=100, step_size=0.2),
+    }
+    sampling: Sampling
+    sigmas: Tensor
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec)
+        self.config, self.pixel_levels = config, spec.levels
+        self.sampling = self.Sampling()
+        self.register_buffer("sigmas", self.noise_levels().t.float(), persistent=False)  # (L,)
+        self.net = _network(spec, config)
+
+    @property
+    def network(self) -> nn.Module:
+        """The U-Net, or the MLP."""
+        return self.net
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One player."""
+        player = Player(
+            name="network",
+            modules=(self.net,),
+            lr=self.config.lr,
+            clip_norm=1.0,
+            warmup_steps=self.config.warmup_steps,
+            final_lr_share=self.config.final_lr_share,
+            ema_decay=self.config.ema_decay,
+        )
+        return (Phase(name="train", share=1.0, players=(player,), batch_size=self.config.batch_size),)
+
+    def noise_levels(self) -> NoiseLevels:
+        """sigma_1 .. sigma_L, evenly spaced in their logarithms, and the data; times are the levels themselves."""
+        c = self.config
+        share = torch.linspace(0.0, 1.0, c.num_levels, dtype=torch.float64)
+        sigma = c.sigma_max * (c.sigma_min / c.sigma_max) ** share
+        one = torch.ones(1, dtype=torch.float64)
+        return NoiseLevels(t=sigma, alpha=one.expand(c.num_levels + 1), sigma=torch.cat([sigma, torch.zeros_like(one)]))
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """1/2 E sigma^2 |score + (x - y) / sigma^2|^2 over all levels alike, a mean over dimensions (Eq. 6)."""
+        y = batch.x if self.pixel_levels is None else to_signed(batch.x, self.pixel_levels)
+        sigma = self.sigmas[torch.randint(0, self.config.num_levels, (len(y),), device=y.device)]
+        z = torch.randn_like(y)
+        error = (z - self.noise_in(y + _over(sigma, y) * z, sigma)).square().mean()
+        return Loss(0.5 * error, {"denoising": error.detach()})
+
+    def noise_in(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """eps_hat: the shape of `x`.
+
+        Args:
+            x: (B, ...) float, y with noise.
+            sigma: (B,) levels of the noise.
+        """
+        sigma, S = sigma.to(x.dtype), self.config.data_std
+        norm = _over((sigma.square() + S**2).sqrt(), x)
+        raw: Tensor = self.net(x / norm, NOISE_SCALE * sigma.log())
+        if self.config.output == "noise":
+            return raw
+        return (_over(sigma, x) * x / norm - S * raw) / norm
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Gradient of the log-density of noised data: the shape of `x`; arguments as those of `noise_in`."""
+        return -self.noise_in(x, sigma) / _over(sigma.to(x.dtype), x)
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate y = x - sigma eps_hat: the shape of `x`; arguments as those of `noise_in`."""
+        return x - _over(sigma.to(x.dtype), x) * self.noise_in(x, sigma)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Follow annealed Langevin dynamics (Algorithm 1): (N, C, H, W), uint8, or vectors (N, D)."""
+        noise = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
+        y = annealed_langevin(
+            self.denoise,
+            self.config.sigma_max * noise,
+            self.noise_levels(),
+            steps_per_level=self.sampling.steps_per_level,
+            step_size=self.sampling.step_size,
+            generator=generator,
+        )
+        return y if self.pixel_levels is None else to_uint8(y, self.pixel_levels)
+
+
+def _network(spec: DataSpec, config: NCSN.Config) -> UNet | TimeMLP:
+    if spec.kind == "vector" and spec.levels is None:
+        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
+    if spec.kind != "image" or spec.levels is None:
+        raise ValueError(f"`ncsn` models images of integers and vectors of floats, found data of kind `{spec.kind}`")
+    C, H, _ = spec.shape
+    return UNet(
+        C,
+        C,
+        resolution=H,
+        width=config.width,
+        multipliers=config.multipliers,
+        num_blocks=config.num_blocks,
+        attention_resolution=config.attention_resolution,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        patch=config.patch,
+    )
+
+
+def _over(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
+    return values.view(-1, *[1] * (x.ndim - 1))

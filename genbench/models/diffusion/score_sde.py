@@ -1,0 +1,396 @@
+"""Score-based diffusion in continuous time: variance exploding, preserving and sub-preserving.
+
+Score-Based Generative Modeling through Stochastic Differential Equations. Yang Song, Jascha Sohl-Dickstein,
+Diederik P. Kingma, Abhishek Kumar, Stefano Ermon, Ben Poole, 2021. arXiv:2011.13456
+
+A stochastic differential equation turns data into noise, and another turns noise back into data once the scores, the
+gradients of the log-densities on the way, are known. A network learns them by denoising at random times. The same
+scores give an ordinary equation with the same marginals, the probability flow, and with it samples and a likelihood.
+
+Legend: `x` noised data, `x_0` data, `t` time in t_min .. 1, `z` noise of x = alpha x_0 + sigma z, `eps_hat` what the
+network makes of it, score = -eps_hat / sigma, `f` and `g` drift and diffusion, `r` = sigma / alpha, `S` standard
+deviation of the data, `phi` = arctan(r / S), `v` = x / sqrt(sigma^2 + alpha^2 S^2).
+
+The network sees v and log r, which is all that matters: x / alpha has the same flow, dx / dr = eps_hat, whatever the
+equation, so that the three differ in where they start, which times they train on and how they are stepped. Over phi the
+flow is dv / dphi = (eps_hat - v sin(phi)) / cos(phi), bounded at both ends, and that form is solved.
+
+With `weighting` "likelihood", errors of the score weigh g^2, so that the loss bounds the likelihood of the reverse
+diffusion, and times are drawn with density g^2 / sigma^2 in return (Song, Durkan, Murray and Ermon 2021,
+arXiv:2101.09258, Sec. 5), which is evenly in log r.
+
+**Departures**
+- The network is the U-Net of DDPM in the sizes of the authors' DDPM++ for VP, and a residual MLP for vectors: no
+  rescaled skips, no filtered resampling, no Fourier features. Its input is scaled to unit variance, for data of
+  standard deviation S, and it is told log r where the authors tell it t or log sigma.
+- `smoke` and `small` use narrow networks, high learning rates and short averages, for a thousand steps, and their
+  network returns F of eps_hat = sin(phi) v - cos(phi) F, which Karras et al. (2022, arXiv:2206.00364) found easier to
+  learn; the loss is the same. They train on noised integers, the data whose density the likelihood asks for, at times
+  even in log r, and sample by DPM-Solver++: few of the even times of VP and sub-VP have little noise, and pictures stay
+  noisy after so few steps. `small` stacks 2x2 pixels into channels.
+- Pixels lie in [-1, 1] for VE too, so that sigma_min and sigma_max are twice the authors'.
+- Every sampler ends with a denoising step from t_min, not one of noise.
+- The predictor of sub-VP makes the exact step of its own diffusion where the authors take an Euler-Maruyama step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from genbench.core.dataset import Batch, DataSpec
+from genbench.core.model import (
+    DequantisedLikelihood,
+    GenerativeModel,
+    IterativeSampler,
+    Loss,
+    Phase,
+    Player,
+    register_model,
+)
+from genbench.nn.time_mlp import TimeMLP
+from genbench.nn.unet import UNet
+from genbench.prob.dequantization import dequantise_signed
+from genbench.prob.diffusion_sde import DiffusionSDE, SubVariancePreserving, VarianceExploding, VariancePreserving
+from genbench.prob.pixels import to_signed, to_uint8
+from genbench.samplers.dpm_solver_pp import dpm_solver_pp
+from genbench.samplers.euler_maruyama import euler_maruyama
+from genbench.samplers.ode import Field, Solver, solve, solve_with_log_density
+from genbench.samplers.predictor_corrector import predictor_corrector
+
+NOISE_SCALE = 2.5
+"""Of log r before the sinusoidal embedding; log r runs over about 12."""
+
+
+@register_model("score_sde")
+class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
+    """Scores of noised data in continuous time, of images of integers or of vectors.
+
+    `log_likelihood` is the density that the probability flow has at t_min; of vectors it is that of the data
+    themselves, of images that of noised integers.
+    """
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Config:
+        """Sizes and training settings."""
+
+        width: int = 32
+        """Channels of the first level of the U-Net."""
+        multipliers: tuple[int, ...] = (1, 2)
+        """Channels of each level as multiples of `width`."""
+        num_blocks: int = 1
+        """Residual blocks per level of the U-Net."""
+        attention_resolution: int = 4
+        """The first level of maps at most this large attends, as does the bottom."""
+        num_heads: int = 1
+        dropout: float = 0.0
+        patch: int = 2
+        """Side of the squares of pixels that are stacked into channels."""
+        vector_width: int = 128
+        """Of the layers of the MLP that vectors have in place of the U-Net."""
+        vector_blocks: int = 3
+        """Residual blocks of the MLP."""
+        sde: Literal["ve", "vp", "subvp"] = "ve"
+        """How data are noised."""
+        beta_min: float = 0.1
+        """Of `vp` and `subvp`."""
+        beta_max: float = 20.0
+        sigma_min: float = 0.02
+        """Of `ve`."""
+        sigma_max: float = 100.0
+        t_min: float = 1e-5
+        """Earliest time in training."""
+        data_std: float = 0.5
+        """S."""
+        output: Literal["noise", "velocity"] = "velocity"
+        """What the network returns: eps_hat, or F of eps_hat = sin(phi) v - cos(phi) F."""
+        weighting: Literal["score", "likelihood"] = "likelihood"
+        """Of the error of a score: sigma^2, so that errors of the noise weigh the same at all times, or g^2."""
+        dequantised: bool = True
+        """Train on uniformly noised integers; of no effect on vectors."""
+        lr: float = 4.0e-3
+        warmup_steps: int = 50
+        final_lr_share: float = 0.1
+        ema_decay: float = 0.995
+        batch_size: int = 32
+
+    @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+    class Sampling:
+        """How samples are drawn and the likelihood is solved."""
+
+        sampler: Literal["euler_maruyama", "predictor_corrector", "ode", "dpm_solver_pp"] = "dpm_solver_pp"
+        """The reverse diffusion without or with a corrector, or the probability flow by a general or its own solver."""
+        num_steps: int = 25
+        """Levels that are visited; the correctors' and the solvers' evaluations come on top."""
+        t_min: float = 1e-3
+        """Where samples are denoised for good; the authors take 1e-5 for `ve`."""
+        corrector_steps: int = 1
+        """Steps of Langevin dynamics at each level."""
+        snr: float = 0.16
+        """Ratio of signal to noise of such a step."""
+        solver: Literal["heun2", "rk4", "dopri5"] = "rk4"
+        """Of `ode` and of the likelihood; the first two take even steps of phi, the last chooses its own."""
+        solver_tolerance: float = 1e-5
+        """Of `dopri5`, relative and absolute."""
+        likelihood_steps: int = 16
+        """Of the first two solvers."""
+        likelihood_t_min: float = 1e-5
+        """Time whose density is taken for that of the data."""
+        exact_divergence_dims: int = 8
+        """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
+
+    presets: ClassVar[dict[str, Config]] = {
+        "smoke": Config(width=16, patch=1),
+        "small": Config(),
+        "paper": Config(
+            width=128,
+            multipliers=(1, 2, 2, 2),
+            num_blocks=4,
+            attention_resolution=16,
+            dropout=0.1,
+            patch=1,
+            sde="vp",
+            output="noise",
+            weighting="score",
+            dequantised=False,
+            lr=2.0e-4,
+            warmup_steps=5000,
+            final_lr_share=1.0,
+            ema_decay=0.9999,
+            batch_size=128,
+        ),
+    }
+    sampling_presets: ClassVar[dict[str, Sampling]] = {
+        "smoke": Sampling(num_steps=15, likelihood_steps=8),
+        "small": Sampling(),
+        "paper": Sampling(sampler="euler_maruyama", num_steps=1000, solver="dopri5"),
+    }
+    sampling: Sampling
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec)
+        self.config, self.levels = config, spec.levels
+        self.sampling = self.Sampling()
+        self.sde = _sde(config)
+        self.net = _network(spec, config)
+
+    @property
+    def network(self) -> nn.Module:
+        """The U-Net, or the MLP."""
+        return self.net
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One player."""
+        player = Player(
+            name="network",
+            modules=(self.net,),
+            lr=self.config.lr,
+            clip_norm=1.0,
+            warmup_steps=self.config.warmup_steps,
+            final_lr_share=self.config.final_lr_share,
+            ema_decay=self.config.ema_decay,
+        )
+        return (Phase(name="train", share=1.0, players=(player,), batch_size=self.config.batch_size),)
+
+    def loss(self, batch: Batch, player: str) -> Loss:
+        """E lambda |score + z / sigma|^2, a mean over dimensions (Eq. 7).
+
+        With lambda = g^2, half its integral over time is the part `nats_per_dim`, a constant times the total.
+        """
+        x_0 = self._dequantised(batch.x, None) if self.config.dequantised else self._scaled(batch.x)
+        u = torch.rand(len(x_0), device=x_0.device)
+        first, last = self._log_ratios(self.config.t_min)
+        if self.config.weighting == "score":
+            t = self.config.t_min + (1.0 - self.config.t_min) * u
+        else:
+            t = self.sde.time((first + (last - first) * u).exp())
+        z = torch.randn_like(x_0)
+        x = _over(self.sde.alpha(t), x_0) * x_0 + _over(self.sde.sigma(t), x_0) * z
+        error = (z - self.noise_in(x, t)).square().mean()
+        parts = {} if self.config.weighting == "score" else {"nats_per_dim": (last - first) * error.detach()}
+        return Loss(error, {"denoising": error.detach(), **parts})
+
+    def noise_in(self, x: Tensor, t: Tensor) -> Tensor:
+        """eps_hat: the shape of `x`.
+
+        Args:
+            x: (B, ...) float, noised data.
+            t: (B,) times above 0.
+        """
+        v, sin, cos, raw = self._seen(x, t)
+        return raw if self.config.output == "noise" else sin * v - cos * raw
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Gradient of the log-density of noised data: the shape of `x`; arguments as those of `noise_in`."""
+        return -self.noise_in(x, t) / _over(self.sde.sigma(t.to(x.dtype)), x)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        """Estimate x_0 = (x - sigma eps_hat) / alpha: the shape of `x`; arguments as those of `noise_in`."""
+        v, sin, cos, raw = self._seen(x, t)
+        if self.config.output == "velocity":
+            return self.config.data_std * (cos * v + sin * raw)
+        t = t.to(x.dtype)
+        return (x - _over(self.sde.sigma(t), x) * raw) / _over(self.sde.alpha(t), x)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+        """Walk from noise to data by the sampler of `sampling`: (N, C, H, W), uint8, or vectors (N, D)."""
+        s = self.sampling
+        noise = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
+        x = self.sde.prior_std * noise
+        if s.sampler == "ode":
+            x_0 = self._along_flow(x)
+        elif s.sampler == "dpm_solver_pp":
+            x_0 = dpm_solver_pp(self.denoise, x, self.sde.log_snr_levels(s.num_steps, t_min=s.t_min))
+        elif s.sampler == "euler_maruyama":
+            levels = self.sde.even_levels(s.num_steps, t_min=s.t_min)
+            x_0 = euler_maruyama(self.denoise, x, levels, sde=self.sde, generator=generator)
+        else:
+            levels = self.sde.even_levels(s.num_steps, t_min=s.t_min)
+            x_0 = predictor_corrector(
+                self.denoise, x, levels, corrector_steps=s.corrector_steps, snr=s.snr, generator=generator
+            )
+        return x_0 if self.levels is None else to_uint8(x_0, self.levels)
+
+    @property
+    def likelihood_estimator(self) -> str:
+        """The probability flow, how it is solved, and how integers become a point."""
+        solver = self._solver(self.sampling.likelihood_steps)
+        cost = f"{solver.evaluations} evaluations" if solver.evaluations else f"tolerance {solver.rtol:g}"
+        trace = "exact divergence" if self._exact else "Hutchinson's divergence"
+        point = "" if self.levels is None else ", uniform dequantisation, 1 draw"
+        return f"probability-flow ODE, {solver.method}, {cost}, {trace}{point}"
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Log-density of the data, for integers with one draw of noise and the volume of their bins: (B,), nats.
+
+        Of Hutchinson's estimate, the mean over the generator is that log-density.
+        """
+        log_bin = 0.0 if self.levels is None else math.log(2.0 / (self.levels - 1))
+        x_0 = self._dequantised(x, generator)
+        return self.log_density(x_0, generator=generator) + self.spec.num_dims * log_bin
+
+    def log_density(self, x: Tensor, *, generator: Generator) -> Tensor:
+        """Log-density of what the probability flow makes of noise at `likelihood_t_min`: (B,), nats.
+
+        Args:
+            x: (B, ...) float, on the scale of the model, [-1, 1] for images.
+            generator: of Hutchinson's signs.
+        """
+        first, last = self._place(self.sampling.likelihood_t_min), self._place(1.0)
+        v, gain = solve_with_log_density(
+            self._flow_within(first.phi, last.phi),
+            x / first.norm,
+            start=first.phi,
+            end=last.phi,
+            solver=self._solver(self.sampling.likelihood_steps),
+            divergence="exact" if self._exact else "hutchinson",
+            generator=generator,
+        )
+        std = self.sde.prior_std / last.norm
+        log_prior = -0.5 * ((v / std).square() + math.log(2.0 * math.pi * std**2)).flatten(1).sum(1)
+        return log_prior - gain - self.spec.num_dims * math.log(first.norm)
+
+    def _along_flow(self, x: Tensor) -> Tensor:
+        """Data at the end of the probability flow from x_1 (B, ...), denoised: the shape of `x`."""
+        first, last = self._place(1.0), self._place(self.sampling.t_min)
+        solver = self._solver(self.sampling.num_steps)
+        flow = self._flow_within(first.phi, last.phi)
+        v = solve(flow, x / first.norm, start=first.phi, end=last.phi, solver=solver)
+        return self.denoise(last.norm * v, torch.full((len(x),), self.sampling.t_min, device=x.device))
+
+    def _flow_within(self, *ends: float) -> Field:
+        """The flow dv / dphi between two angles; a solver that looks past an end, where no noise may be, sees it."""
+        low, high = min(ends), max(ends)
+        return lambda phi, v: self._flow(phi.clamp(low, high), v)
+
+    def _flow(self, phi: Tensor, v: Tensor) -> Tensor:
+        """Velocity dv / dphi, at one angle for all: the shape of `v`."""
+        raw = self._raw(v, (self.config.data_std * phi.tan()).log().expand(len(v)))
+        return -raw if self.config.output == "velocity" else (raw - phi.sin() * v) / phi.cos()
+
+    def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """v, sin(phi), cos(phi) and the output of the network: the shape of `x` first and last, (B, 1, ...) between."""
+        t = t.to(x.dtype)
+        signal, sigma = self.config.data_std * self.sde.alpha(t), self.sde.sigma(t)
+        norm = torch.hypot(sigma, signal)
+        v = x / _over(norm, x)
+        return v, _over(sigma / norm, x), _over(signal / norm, x), self._raw(v, self.sde.ratio(t).log())
+
+    def _raw(self, v: Tensor, log_ratio: Tensor) -> Tensor:
+        """Output of the network for inputs of unit variance: the shape of `v`."""
+        return cast("Tensor", self.net(v, NOISE_SCALE * log_ratio))
+
+    def _place(self, t: float) -> _Place:
+        at, S = torch.tensor(t, dtype=torch.float64), self.config.data_std
+        alpha, sigma = float(self.sde.alpha(at)), float(self.sde.sigma(at))
+        return _Place(phi=math.atan2(sigma, alpha * S), norm=math.hypot(sigma, alpha * S))
+
+    def _log_ratios(self, t_min: float) -> tuple[float, float]:
+        """Logarithms of r at `t_min` and at 1."""
+        first, last = self.sde.ratio(torch.tensor([t_min, 1.0], dtype=torch.float64)).log().tolist()
+        return first, last
+
+    def _solver(self, num_steps: int) -> Solver:
+        s = self.sampling
+        return Solver(method=s.solver, num_steps=num_steps, rtol=s.solver_tolerance, atol=s.solver_tolerance)
+
+    @property
+    def _exact(self) -> bool:
+        return self.spec.num_dims <= self.sampling.exact_divergence_dims
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.levels is None else to_signed(x, self.levels)
+
+    def _dequantised(self, x: Tensor, generator: Generator | None) -> Tensor:
+        """Integers with noise over their bins, of width 2 / (levels - 1) around their places in [-1, 1]."""
+        if self.levels is None:
+            return x
+        return dequantise_signed(x, self.levels, generator=generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a time lies on the flow: its angle, and v = x / norm."""
+
+    phi: float
+    norm: float
+
+
+def _sde(config: ScoreSDE.Config) -> DiffusionSDE:
+    if config.sde == "ve":
+        return VarianceExploding(sigma_min=config.sigma_min, sigma_max=config.sigma_max)
+    kind = VariancePreserving if config.sde == "vp" else SubVariancePreserving
+    return kind(beta_min=config.beta_min, beta_max=config.beta_max)
+
+
+def _network(spec: DataSpec, config: ScoreSDE.Config) -> UNet | TimeMLP:
+    if spec.kind == "vector" and spec.levels is None:
+        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
+    if spec.kind != "image" or spec.levels is None:
+        raise ValueError(
+            f"`score_sde` models images of integers and vectors of floats, found data of kind `{spec.kind}`"
+        )
+    C, H, _ = spec.shape
+    return UNet(
+        C,
+        C,
+        resolution=H,
+        width=config.width,
+        multipliers=config.multipliers,
+        num_blocks=config.num_blocks,
+        attention_resolution=config.attention_resolution,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        patch=config.patch,
+    )
+
+
+def _over(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
+    return values.view(-1, *[1] * (x.ndim - 1))

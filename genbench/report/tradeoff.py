@@ -1,0 +1,138 @@
+"""A score against a cost, as a picture: every row a point, samplers of one model a line, and who is beaten by nobody.
+
+A row stands on the front when no other is at least as good in both numbers and better in one. Rows whose labels differ
+in the settings of `swept` alone are joined, in the order of the cost.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from genbench.core.errors import SettingError, nearest
+from genbench.report._table import Column, Leaderboard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SWEPT = ("num_steps", "guidance")
+"""Settings whose values make points of one line."""
+WIDE = 8.0
+"""Ratio of the largest to the smallest number from which an axis is logarithmic."""
+_FRONT = "0.6"
+_SIZE = (7.0, 4.6)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a table in the picture."""
+
+    label: str
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    """95 % interval of y."""
+
+
+def points(board: Leaderboard, *, x: str, y: str) -> list[Point]:
+    """Rows of models that have both numbers, in the order of the table.
+
+    Raises:
+        SettingError: the table has no such column.
+    """
+    columns = (_index(board, x), _index(board, y))
+    found = []
+    for row in board.rows:
+        cost, score = (row.cells[index] for index in columns)
+        if row.role == "model" and cost.number is not None and score.number is not None:
+            found.append(Point(row.label, cost.number, score.number, score.ci95))
+    return found
+
+
+def front(found: Sequence[Point], *, lower_x: bool, lower_y: bool) -> list[Point]:
+    """Points that no other beats, from the smallest x on."""
+    sign_x, sign_y = (1.0 if lower else -1.0 for lower in (lower_x, lower_y))
+    kept = []
+    for point in found:
+        own = (sign_x * point.x, sign_y * point.y)
+        others = [(sign_x * other.x, sign_y * other.y) for other in found]
+        if not any(a <= own[0] and b <= own[1] and (a, b) != own for a, b in others):
+            kept.append(point)
+    return sorted(kept, key=lambda point: point.x)
+
+
+def series(found: Sequence[Point], *, swept: Sequence[str] = SWEPT) -> dict[str, list[Point]]:
+    """Points by their labels without the swept settings, each in the order of x."""
+    lines: dict[str, list[Point]] = {}
+    for point in found:
+        lines.setdefault(without(point.label, swept), []).append(point)
+    return {label: sorted(line, key=lambda point: point.x) for label, line in lines.items()}
+
+
+def without(label: str, settings: Sequence[str]) -> str:
+    """A label such as `ddpm[sampler=ddim,num_steps=25]` without some of its settings."""
+    match = re.fullmatch(r"([^\[]+)\[(.*)\]", label)
+    if match is None:
+        return label
+    kept = [part for part in match[2].split(",") if part.partition("=")[0] not in settings]
+    return f"{match[1]}[{','.join(kept)}]" if kept else match[1]
+
+
+def picture(board: Leaderboard, *, x: str, y: str, kind: str) -> bytes:
+    """The table's rows as an image file.
+
+    Args:
+        board: one table.
+        x: name of the column across, as a rule a cost.
+        y: name of the column upwards, as a rule a score.
+        kind: `svg`, `png` or `pdf`.
+
+    Raises:
+        SettingError: the table has no such column, or no row has both numbers.
+    """
+    found = points(board, x=x, y=y)
+    if not found:
+        raise SettingError(f"no model of {board.title} has both `{x}` and `{y}`")
+    across, upwards = board.columns[_index(board, x)], board.columns[_index(board, y)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a font cache, on the first use on a machine
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    with mpl.rc_context({"svg.hashsalt": "genbench", "font.size": 9.0}):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        _draw(axes, found, across, upwards)
+        axes.set_title(board.title, fontsize=9.0)
+        buffer = io.BytesIO()
+        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+        figure.savefig(buffer, format=kind, dpi=160, metadata=dated)
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, found: Sequence[Point], across: Column, upwards: Column) -> None:
+    best = front(found, lower_x=across.better != "higher", lower_y=upwards.better != "higher")
+    axes.plot([p.x for p in best], [p.y for p in best], color=_FRONT, lw=5, alpha=0.4, zorder=0, label="beaten by none")
+    for label, line in series(found).items():
+        (drawn,) = axes.plot([p.x for p in line], [p.y for p in line], marker="o", ms=4, lw=1.2, label=label)
+        for point in line:
+            if point.interval is not None:
+                axes.vlines(point.x, *point.interval, color=drawn.get_color(), lw=0.8, alpha=0.7)
+    for values, scale in (([p.x for p in found], axes.set_xscale), ([p.y for p in found], axes.set_yscale)):
+        if min(values) > 0.0 and max(values) / min(values) >= WIDE:
+            scale("log")
+    axes.set_xlabel(across.header)
+    axes.set_ylabel(f"{upwards.header} (95 % intervals)")
+    axes.grid(visible=True, which="major", lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.0)
+
+
+def _index(board: Leaderboard, name: str) -> int:
+    names = [column.name for column in board.columns]
+    if name not in names:
+        raise SettingError(f"{board.title} has no column `{name}`", hint=nearest(name, names))
+    return names.index(name)
