@@ -12,7 +12,7 @@ from genbench.cli.main import main
         ("shapes", "resolution: int = 32  -- Side of a picture in pixels"),
         ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
         ("vae", "latent_dim: int = 12"),
-        ("ddpm", "sampler: Literal['ddpm', 'ddim']"),
+        ("ddpm", "sampler: Literal['ddpm', 'ddim', 'dpm_solver_pp', 'heun', 'predictor_corrector']"),
     ],
 )
 def test_settings_are_shown_with_their_defaults_and_what_they_mean(name, line, capsys):
