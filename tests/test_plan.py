@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import genbench
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName
 from genbench.plan import Selection, load_suite, make_plan, read_suite, suite_files
 
@@ -59,7 +60,10 @@ def test_a_bad_model_is_refused_before_anything_runs(models, kind, message):
 
 def test_a_paradigm_selects_all_its_models():
     cells = make_plan(load_suite("images"), Selection(models=("@diffusion",)), version="1").cells
-    assert {cell.label for cell in cells if cell.role == "model"} == {"ddpm"}
+    folder = Path(genbench.__file__).parent / "models" / "diffusion"
+    expected = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {"ddpm", "edm", "score_sde"} <= expected
+    assert {cell.label for cell in cells if cell.role == "model"} == expected
 
 
 def test_an_unknown_key_is_refused_with_its_line_and_the_nearest(tmp_path, tiny_suite):
