@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import SettingError
 from genbench.core.model import GenerativeModel, IterativeSampler, Phase, Player
+from genbench.models._noised_data import NetworkSettings, unet_or_mlp
 from genbench.nn.time_mlp import TimeMLP
 from genbench.nn.unet import UNet
 from genbench.prob.dequantization import dequantise_signed
@@ -28,44 +29,8 @@ CLIP_NORM = 1.0
 """Of gradients."""
 
 
-class Settings(Protocol):
+class Settings(NetworkSettings, Protocol):
     """What a paper's `Config` must hold; the meaning of each is said there."""
-
-    @property
-    def width(self) -> int:
-        """Channels of the first level of the U-Net."""
-
-    @property
-    def multipliers(self) -> tuple[int, ...]:
-        """Channels of each level as multiples of it."""
-
-    @property
-    def num_blocks(self) -> int:
-        """Residual blocks per level."""
-
-    @property
-    def attention_resolution(self) -> int:
-        """The first level of maps at most this large attends."""
-
-    @property
-    def num_heads(self) -> int:
-        """Of each attention."""
-
-    @property
-    def dropout(self) -> float:
-        """Share of features dropped."""
-
-    @property
-    def patch(self) -> int:
-        """Side of the squares of pixels stacked into channels."""
-
-    @property
-    def vector_width(self) -> int:
-        """Of the layers of the MLP."""
-
-    @property
-    def vector_blocks(self) -> int:
-        """Residual blocks of the MLP."""
 
     @property
     def time_scale(self) -> float:
@@ -167,21 +132,8 @@ class VelocityModel(GenerativeModel, IterativeSampler):
 
     def make_network(self) -> UNet | TimeMLP:
         """A new network for the data, 0 at its start; `embedding_dim` is the length of its time embedding."""
-        c, spec = self.config, self.spec
-        if spec.kind == "vector":
-            return TimeMLP(spec.num_dims, spec.num_dims, width=c.vector_width, num_blocks=c.vector_blocks)
-        return UNet(
-            spec.shape[0],
-            spec.shape[0],
-            resolution=spec.shape[1],
-            width=c.width,
-            multipliers=c.multipliers,
-            num_blocks=c.num_blocks,
-            attention_resolution=c.attention_resolution,
-            num_heads=c.num_heads,
-            dropout=c.dropout,
-            patch=c.patch,
-        )
+        name = type(self).__module__.rpartition(".")[2]
+        return unet_or_mlp(self.spec, self.config, owner=name)
 
     def player(self, name: str, *modules: nn.Module) -> Player:
         """Who trains the modules."""
@@ -288,11 +240,6 @@ class VelocityModel(GenerativeModel, IterativeSampler):
     @property
     def _exact(self) -> bool:
         return self.spec.kind == "vector" or self.spec.num_dims <= self.how.exact_divergence_dims
-
-
-def over(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def logit_normal_times(num: int, device: torch.device, *, mean: float, std: float) -> Tensor:

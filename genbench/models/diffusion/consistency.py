@@ -44,8 +44,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
-from genbench.nn.time_mlp import TimeMLP
-from genbench.nn.unet import UNet
+from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.karras_levels import karras_sigmas
 from genbench.prob.pixels import to_signed, to_uint8
 from genbench.prob.preconditioning import Preconditioning
@@ -161,8 +160,8 @@ class Consistency(GenerativeModel, IterativeSampler):
         self.config, self.levels = config, spec.levels
         self.sampling = self.Sampling()
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # of `training`, so far
-        self.net = _network(spec, config)
-        self.teacher = _network(spec, config) if config.objective == "distillation" else None
+        self.net = unet_or_mlp(spec, config, owner="consistency")
+        self.teacher = unet_or_mlp(spec, config, owner="consistency") if config.objective == "distillation" else None
         self._taught = False
 
     @property
@@ -219,12 +218,12 @@ class Consistency(GenerativeModel, IterativeSampler):
             sigma: (B,) levels of `x`.
             less: (B,) lower levels, above 0.
         """
-        width = _over(less - sigma, x)
-        slope = (x - self._denoise(x, sigma)) / _over(sigma, x)
+        width = over(less - sigma, x)
+        slope = (x - self._denoise(x, sigma)) / over(sigma, x)
         euler = x + width * slope
         if self.config.teacher_step == "euler":
             return euler
-        slope_there = (euler - self._denoise(euler, less)) / _over(less, x)
+        slope_there = (euler - self._denoise(euler, less)) / over(less, x)
         return x + 0.5 * width * (slope + slope_there)
 
     def intervals(self) -> Tensor:
@@ -241,9 +240,9 @@ class Consistency(GenerativeModel, IterativeSampler):
         """E lambda d(f(x, sigma_(i+1)), f(x', sigma_i)), the second without gradient."""
         less, sigma, weight = self._levels(len(y), y.device)
         eps = torch.randn_like(y)
-        x = y + _over(sigma, y) * eps
+        x = y + over(sigma, y) * eps
         if self.teacher is None:
-            x_less = y + _over(less, y) * eps
+            x_less = y + over(less, y) * eps
         else:
             self._begin_to_teach(self.teacher)
             with torch.no_grad():
@@ -290,8 +289,8 @@ class Consistency(GenerativeModel, IterativeSampler):
         """E lambda |D(y + n; sigma) - y|^2 with lambda = 1 / c_out^2, a mean over dimensions."""
         c = self.config
         sigma = torch.exp(c.teacher_log_sigma_mean + c.teacher_log_sigma_std * torch.randn(len(y), device=y.device))
-        error = self._denoise(y + _over(sigma, y) * torch.randn_like(y), sigma) - y
-        mse = (error / _over(Preconditioning.at(sigma, c.sigma_data).out, y)).square().mean()
+        error = self._denoise(y + over(sigma, y) * torch.randn_like(y), sigma) - y
+        mse = (error / over(Preconditioning.at(sigma, c.sigma_data).out, y)).square().mean()
         return Loss(mse, {"denoising": mse.detach()})
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -300,8 +299,8 @@ class Consistency(GenerativeModel, IterativeSampler):
         return self._wrapped(self.teacher, Preconditioning.at(sigma, self.config.sigma_data), x)
 
     def _wrapped(self, net: nn.Module, at: Preconditioning, x: Tensor) -> Tensor:
-        raw: Tensor = net(_over(at.into, x) * x, self.config.noise_scale * at.noise)
-        return _over(at.skip, x) * x + _over(at.out, x) * raw
+        raw: Tensor = net(over(at.into, x) * x, self.config.noise_scale * at.noise)
+        return over(at.skip, x) * x + over(at.out, x) * raw
 
     def _begin_to_teach(self, teacher: nn.Module) -> None:
         """The student starts as its teacher, which has stopped learning."""
@@ -330,27 +329,3 @@ class Consistency(GenerativeModel, IterativeSampler):
             final_lr_share=c.final_lr_share,
             ema_decay=c.ema_decay,
         )
-
-
-def _network(spec: DataSpec, config: Consistency.Config) -> UNet | TimeMLP:
-    if spec.kind == "vector" and spec.levels is None:
-        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"`consistency` models images of integers and vectors of floats, found `{spec.kind}` data")
-    return UNet(
-        spec.shape[0],
-        spec.shape[0],
-        resolution=spec.shape[1],
-        width=config.width,
-        multipliers=config.multipliers,
-        num_blocks=config.num_blocks,
-        attention_resolution=config.attention_resolution,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        patch=config.patch,
-    )
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))

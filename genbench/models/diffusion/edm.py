@@ -46,8 +46,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
-from genbench.nn.time_mlp import TimeMLP
-from genbench.nn.unet import UNet
+from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.karras_levels import karras_levels
 from genbench.prob.pixels import to_signed, to_uint8
@@ -156,7 +155,7 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         super().__init__(spec)
         self.config, self.levels = config, spec.levels
         self.sampling = self.Sampling()
-        self.net = _network(spec, config)
+        self.net = unet_or_mlp(spec, config, owner="edm")
 
     @property
     def network(self) -> nn.Module:
@@ -184,10 +183,10 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         y = self._points(batch.x, None, dequantised=self.config.dequantised)
         log_sigma = self.config.log_sigma_mean + self.config.log_sigma_std * torch.randn(len(y), device=y.device)
         sigma = log_sigma.exp()
-        x = y + _over(sigma, y) * torch.randn_like(y)
+        x = y + over(sigma, y) * torch.randn_like(y)
         c = Preconditioning.at(sigma, self.config.sigma_data)
-        target = (y - _over(c.skip, y) * x) / _over(c.out, y)
-        mse = (self._raw(_over(c.into, y) * x, c.noise) - target).square().mean()
+        target = (y - over(c.skip, y) * x) / over(c.out, y)
+        mse = (self._raw(over(c.into, y) * x, c.noise) - target).square().mean()
         return Loss(mse, {"denoising": mse.detach()})
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -198,7 +197,7 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
             sigma: (B,) levels of the noise, above 0.
         """
         c = Preconditioning.at(sigma.to(x.dtype), self.config.sigma_data)
-        return _over(c.skip, x) * x + _over(c.out, x) * self._raw(_over(c.into, x) * x, c.noise)
+        return over(c.skip, x) * x + over(c.out, x) * self._raw(over(c.into, x) * x, c.noise)
 
     @torch.no_grad()
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
@@ -291,27 +290,3 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         if not dequantised:
             return to_signed(x, self.levels)
         return dequantise_signed(x, self.levels, generator=generator)
-
-
-def _network(spec: DataSpec, config: EDM.Config) -> UNet | TimeMLP:
-    if spec.kind == "vector" and spec.levels is None:
-        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"`edm` models images of integers and vectors of floats, found data of kind `{spec.kind}`")
-    return UNet(
-        spec.shape[0],
-        spec.shape[0],
-        resolution=spec.shape[1],
-        width=config.width,
-        multipliers=config.multipliers,
-        num_blocks=config.num_blocks,
-        attention_resolution=config.attention_resolution,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        patch=config.patch,
-    )
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))

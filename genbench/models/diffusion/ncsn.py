@@ -35,8 +35,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
-from genbench.nn.time_mlp import TimeMLP
-from genbench.nn.unet import UNet
+from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.noise_schedule import NoiseLevels
 from genbench.prob.pixels import to_signed, to_uint8
 from genbench.samplers.annealed_langevin import annealed_langevin
@@ -130,7 +129,7 @@ class NCSN(GenerativeModel, IterativeSampler):
         self.config, self.pixel_levels = config, spec.levels
         self.sampling = self.Sampling()
         self.register_buffer("sigmas", self.noise_levels().t.float(), persistent=False)  # (L,)
-        self.net = _network(spec, config)
+        self.net = unet_or_mlp(spec, config, owner="ncsn")
 
     @property
     def network(self) -> nn.Module:
@@ -163,7 +162,7 @@ class NCSN(GenerativeModel, IterativeSampler):
         y = batch.x if self.pixel_levels is None else to_signed(batch.x, self.pixel_levels)
         sigma = self.sigmas[torch.randint(0, self.config.num_levels, (len(y),), device=y.device)]
         z = torch.randn_like(y)
-        error = (z - self.noise_in(y + _over(sigma, y) * z, sigma)).square().mean()
+        error = (z - self.noise_in(y + over(sigma, y) * z, sigma)).square().mean()
         return Loss(0.5 * error, {"denoising": error.detach()})
 
     def noise_in(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -174,19 +173,19 @@ class NCSN(GenerativeModel, IterativeSampler):
             sigma: (B,) levels of the noise.
         """
         sigma, S = sigma.to(x.dtype), self.config.data_std
-        norm = _over((sigma.square() + S**2).sqrt(), x)
+        norm = over((sigma.square() + S**2).sqrt(), x)
         raw: Tensor = self.net(x / norm, NOISE_SCALE * sigma.log())
         if self.config.output == "noise":
             return raw
-        return (_over(sigma, x) * x / norm - S * raw) / norm
+        return (over(sigma, x) * x / norm - S * raw) / norm
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Gradient of the log-density of noised data: the shape of `x`; arguments as those of `noise_in`."""
-        return -self.noise_in(x, sigma) / _over(sigma.to(x.dtype), x)
+        return -self.noise_in(x, sigma) / over(sigma.to(x.dtype), x)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate y = x - sigma eps_hat: the shape of `x`; arguments as those of `noise_in`."""
-        return x - _over(sigma.to(x.dtype), x) * self.noise_in(x, sigma)
+        return x - over(sigma.to(x.dtype), x) * self.noise_in(x, sigma)
 
     @torch.no_grad()
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
@@ -201,28 +200,3 @@ class NCSN(GenerativeModel, IterativeSampler):
             generator=generator,
         )
         return y if self.pixel_levels is None else to_uint8(y, self.pixel_levels)
-
-
-def _network(spec: DataSpec, config: NCSN.Config) -> UNet | TimeMLP:
-    if spec.kind == "vector" and spec.levels is None:
-        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"`ncsn` models images of integers and vectors of floats, found data of kind `{spec.kind}`")
-    C, H, _ = spec.shape
-    return UNet(
-        C,
-        C,
-        resolution=H,
-        width=config.width,
-        multipliers=config.multipliers,
-        num_blocks=config.num_blocks,
-        attention_resolution=config.attention_resolution,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        patch=config.patch,
-    )
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))

@@ -52,8 +52,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
-from genbench.nn.time_mlp import TimeMLP
-from genbench.nn.unet import UNet
+from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.diffusion_sde import DiffusionSDE, SubVariancePreserving, VarianceExploding, VariancePreserving
 from genbench.prob.pixels import to_signed, to_uint8
@@ -176,7 +175,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         self.config, self.levels = config, spec.levels
         self.sampling = self.Sampling()
         self.sde = _sde(config)
-        self.net = _network(spec, config)
+        self.net = unet_or_mlp(spec, config, owner="score_sde")
 
     @property
     def network(self) -> nn.Module:
@@ -209,7 +208,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         else:
             t = self.sde.time((first + (last - first) * u).exp())
         z = torch.randn_like(x_0)
-        x = _over(self.sde.alpha(t), x_0) * x_0 + _over(self.sde.sigma(t), x_0) * z
+        x = over(self.sde.alpha(t), x_0) * x_0 + over(self.sde.sigma(t), x_0) * z
         error = (z - self.noise_in(x, t)).square().mean()
         parts = {} if self.config.weighting == "score" else {"nats_per_dim": (last - first) * error.detach()}
         return Loss(error, {"denoising": error.detach(), **parts})
@@ -226,7 +225,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Gradient of the log-density of noised data: the shape of `x`; arguments as those of `noise_in`."""
-        return -self.noise_in(x, t) / _over(self.sde.sigma(t.to(x.dtype)), x)
+        return -self.noise_in(x, t) / over(self.sde.sigma(t.to(x.dtype)), x)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         """Estimate x_0 = (x - sigma eps_hat) / alpha: the shape of `x`; arguments as those of `noise_in`."""
@@ -234,7 +233,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         if self.config.output == "velocity":
             return self.config.data_std * (cos * v + sin * raw)
         t = t.to(x.dtype)
-        return (x - _over(self.sde.sigma(t), x) * raw) / _over(self.sde.alpha(t), x)
+        return (x - over(self.sde.sigma(t), x) * raw) / over(self.sde.alpha(t), x)
 
     @torch.no_grad()
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
@@ -319,8 +318,8 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         t = t.to(x.dtype)
         signal, sigma = self.config.data_std * self.sde.alpha(t), self.sde.sigma(t)
         norm = torch.hypot(sigma, signal)
-        v = x / _over(norm, x)
-        return v, _over(sigma / norm, x), _over(signal / norm, x), self._raw(v, self.sde.ratio(t).log())
+        v = x / over(norm, x)
+        return v, over(sigma / norm, x), over(signal / norm, x), self._raw(v, self.sde.ratio(t).log())
 
     def _raw(self, v: Tensor, log_ratio: Tensor) -> Tensor:
         """Output of the network for inputs of unit variance: the shape of `v`."""
@@ -367,30 +366,3 @@ def _sde(config: ScoreSDE.Config) -> DiffusionSDE:
         return VarianceExploding(sigma_min=config.sigma_min, sigma_max=config.sigma_max)
     kind = VariancePreserving if config.sde == "vp" else SubVariancePreserving
     return kind(beta_min=config.beta_min, beta_max=config.beta_max)
-
-
-def _network(spec: DataSpec, config: ScoreSDE.Config) -> UNet | TimeMLP:
-    if spec.kind == "vector" and spec.levels is None:
-        return TimeMLP(spec.num_dims, spec.num_dims, width=config.vector_width, num_blocks=config.vector_blocks)
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(
-            f"`score_sde` models images of integers and vectors of floats, found data of kind `{spec.kind}`"
-        )
-    C, H, _ = spec.shape
-    return UNet(
-        C,
-        C,
-        resolution=H,
-        width=config.width,
-        multipliers=config.multipliers,
-        num_blocks=config.num_blocks,
-        attention_resolution=config.attention_resolution,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        patch=config.patch,
-    )
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value for each example, shaped to go with `x`: (B,) to (B, 1, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))

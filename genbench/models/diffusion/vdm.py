@@ -38,9 +38,8 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player, register_model
+from genbench.models._noised_data import unet_or_mlp
 from genbench.nn.monotone_schedule import MonotoneSchedule
-from genbench.nn.time_mlp import TimeMLP
-from genbench.nn.unet import UNet
 from genbench.prob import diffusion_bound
 from genbench.prob.noise_schedule import NoiseLevels
 from genbench.prob.pixels import to_signed, to_uint8
@@ -167,7 +166,7 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
             units=config.schedule_units if config.schedule in ("bound", "variance") else 0,
             learned_ends=config.schedule != "fixed",
         )
-        self.net = _network(spec, config)
+        self.net = unet_or_mlp(spec, config, owner="vdm", features=1 + 2 * len(config.fourier))
 
     @property
     def network(self) -> nn.Module:
@@ -324,27 +323,6 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
         share = self.schedule.shape(t)[0].double().cpu()
         gamma = first.double().cpu() + gap.double().cpu() * share
         return NoiseLevels(t=share[:-1], alpha=torch.sigmoid(-gamma).sqrt(), sigma=torch.sigmoid(gamma).sqrt())
-
-
-def _network(spec: DataSpec, config: VDM.Config) -> UNet | TimeMLP:
-    inputs = 1 + 2 * len(config.fourier)
-    if spec.kind == "vector" and spec.levels is None:
-        D = spec.num_dims
-        return TimeMLP(D * inputs, D, width=config.vector_width, num_blocks=config.vector_blocks)
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"`vdm` models images of integers and vectors of floats, found data of kind `{spec.kind}`")
-    return UNet(
-        spec.shape[0] * inputs,
-        spec.shape[0],
-        resolution=spec.shape[1],
-        width=config.width,
-        multipliers=config.multipliers,
-        num_blocks=config.num_blocks,
-        attention_resolution=config.attention_resolution,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
-        patch=config.patch,
-    )
 
 
 def _alpha_sigma(gamma: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,8 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DequantisedLikelihood, Loss, register_model
-from genbench.models._velocity_model import VelocityModel, logit_normal_times, over
+from genbench.models._noised_data import over
+from genbench.models._velocity_model import VelocityModel, logit_normal_times
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
 """Of the diffusion path (Appendix E)."""

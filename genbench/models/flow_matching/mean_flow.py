@@ -44,7 +44,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import LikelihoodEstimate, Loss, register_model
-from genbench.models._velocity_model import VelocityModel, logit_normal_times, over
+from genbench.models._noised_data import over
+from genbench.models._velocity_model import VelocityModel, logit_normal_times
 from genbench.nn.embedding import TimeEmbedding
 from genbench.nn.time_mlp import TimeMLP
 from genbench.nn.unet import UNet

@@ -35,7 +35,8 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DequantisedLikelihood, Loss, Phase, register_model
-from genbench.models._velocity_model import VelocityModel, over
+from genbench.models._noised_data import over
+from genbench.models._velocity_model import VelocityModel
 from genbench.samplers.ode import Solver, solve
 
 
