@@ -33,6 +33,13 @@ def test_a_product_in_place_is_counted_like_any_other():
     assert (found.flops, found.uncounted, found.bytes_allocated) == (2 * 3 * 5 * 7, (), 0)
 
 
+def test_a_matrix_times_a_vector_is_counted_like_a_matrix_of_one_column():
+    a, v = torch.randn(3, 5), torch.randn(5)
+    found = count(lambda: a @ v, parameters=0)
+    assert found.flops == count(lambda: a @ v[:, None], parameters=0).flops == 2 * 3 * 5
+    assert found.uncounted == ()
+
+
 def test_a_convolution_is_counted_by_its_kernel_at_every_place():
     x, w = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
     found = count(lambda: F.conv2d(x, w, padding=1), parameters=0)
