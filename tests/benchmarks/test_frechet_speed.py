@@ -8,11 +8,11 @@ before and after each peer.
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 
 import pytest
 import torch
+from cpu_seconds import seconds
 
 from genbench.prob.frechet import frechet, frechet_between, frechet_distance, frechet_distance_to
 from genbench.prob.moments import moments_of
@@ -39,24 +39,15 @@ def sides(_enabled):
     return [(part, (found.mean, found.covariance())) for part in parts for found in (moments_of(part),)]
 
 
-def _seconds(call, *, rounds=1):
-    taken = []
-    for _ in range(rounds):
-        start = time.process_time()
-        value = call()
-        taken.append(time.process_time() - start)
-    return min(taken), value
-
-
 def _ours(sides):
-    return _seconds(lambda: frechet_distance(*sides[0][1], *sides[1][1]), rounds=3)
+    return seconds(lambda: frechet_distance(*sides[0][1], *sides[1][1]), rounds=3)
 
 
 def _paired(sides, peer):
     first, value = _ours(sides)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs, other = _seconds(peer)
+        theirs, other = seconds(peer)
     ours = max(first, _ours(sides)[0])
     assert value == pytest.approx(other, rel=1e-9)
     return theirs / ours, ours, theirs
@@ -64,7 +55,7 @@ def _paired(sides, peer):
 
 def test_costs_at_most_five_matrix_products(sides, record_property, capsys):
     cov1, cov2 = sides[0][1][1], sides[1][1][1]
-    product, _ = _seconds(lambda: cov1 @ cov2, rounds=3)
+    product, _ = seconds(lambda: cov1 @ cov2, rounds=3)
     ours, _ = _ours(sides)
     record_property("products", ours / product)
     _tell(f"genbench {ours:.2f} s, a product of {SIZE} x {SIZE} {product:.2f} s: {ours / product:.1f} products", capsys)
@@ -105,7 +96,7 @@ def test_what_error_and_bias_add(sides, record_property, capsys):
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(4):
         for name, call in calls.items():
-            taken[name].append(_seconds(call)[0])
+            taken[name].append(seconds(call)[0])
     best = {name: min(seconds) for name, seconds in taken.items()}
     share = 1.0 - best["plain"] / best["error"]
     record_property("error_share", share)

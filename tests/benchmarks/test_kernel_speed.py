@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 
 import pytest
 import torch
+from cpu_seconds import seconds
 
 from genbench.metrics.kernel_distance import RULES, kernel_distance, kernel_distance_of_subsets
 from genbench.metrics.vendi_score import vendi_score
@@ -29,12 +29,6 @@ def features(benchmark):
     return (drawn[0] * 1.05 + noise[0] + 0.32).relu(), (drawn[1] + noise[1] + 0.3).relu()
 
 
-def _seconds(call):
-    start = time.process_time()
-    value = call()
-    return time.process_time() - start, value
-
-
 def test_torch_fidelitys_own_subsets_in_a_quarter_of_its_time(benchmark, features):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -43,10 +37,10 @@ def test_torch_fidelitys_own_subsets_in_a_quarter_of_its_time(benchmark, feature
 
     pairs = []
     for _ in range(3):  # in turns, so that both see the same machine
-        theirs, expected = _seconds(
+        theirs, expected = seconds(
             lambda: kid_features_to_metric(*features, kid_subsets=100, kid_subset_size=1000, verbose=False)
         )
-        ours, found = _seconds(lambda: kernel_distance_of_subsets(*features, rule=RULES["torch-fidelity"]))
+        ours, found = seconds(lambda: kernel_distance_of_subsets(*features, rule=RULES["torch-fidelity"]))
         assert found.mean.value == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
         pairs.append((theirs, ours))
     best = min(pair[0] for pair in pairs) / min(pair[1] for pair in pairs)
@@ -56,18 +50,18 @@ def test_torch_fidelitys_own_subsets_in_a_quarter_of_its_time(benchmark, feature
 
 
 def test_the_interval_costs_less_than_a_fifth_of_a_sliced_distance(benchmark, features, monkeypatch):
-    whole, _ = _seconds(lambda: sliced_distance(*features, num_directions=1000, seed=0))
+    whole, _ = seconds(lambda: sliced_distance(*features, num_directions=1000, seed=0))
     monkeypatch.setattr(sliced, "INFLUENCE_DIRECTIONS", 1)
-    bare, _ = _seconds(lambda: sliced_distance(*features, num_directions=1000, seed=0))
+    bare, _ = seconds(lambda: sliced_distance(*features, num_directions=1000, seed=0))
     benchmark.extra_info.update(with_interval=whole, without=bare)
     benchmark.pedantic(lambda: None, rounds=1)
     assert whole < 1.2 * bare
 
 
 def test_the_interval_costs_less_than_a_fifth_of_a_kernel_distance(benchmark, features, monkeypatch):
-    whole, _ = _seconds(lambda: kernel_distance(*features))
+    whole, _ = seconds(lambda: kernel_distance(*features))
     monkeypatch.setattr(discrepancy, "_square_sum", lambda _: 0.0)
-    bare, _ = _seconds(lambda: kernel_distance(*features))
+    bare, _ = seconds(lambda: kernel_distance(*features))
     benchmark.extra_info.update(with_interval=whole, without=bare)
     benchmark.pedantic(lambda: None, rounds=1)
     assert whole < 1.2 * bare
@@ -75,7 +69,7 @@ def test_the_interval_costs_less_than_a_fifth_of_a_kernel_distance(benchmark, fe
 
 def test_the_interval_costs_less_than_a_fifth_of_the_time_of_a_vendi_score(benchmark, features):
     """In turns; a score of order 0 has no error."""
-    taken = [[_seconds(lambda q=q: vendi_score(features[0], q=q))[0] for q in (0.0, 1.0)] for _ in range(4)]
+    taken = [[seconds(lambda q=q: vendi_score(features[0], q=q))[0] for q in (0.0, 1.0)] for _ in range(4)]
     plain, whole = (min(seconds) for seconds in zip(*taken, strict=True))
     benchmark.extra_info.update(with_interval=whole, without=plain)
     benchmark.pedantic(lambda: None, rounds=1)

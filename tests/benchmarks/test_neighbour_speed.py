@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import warnings
 
 import pytest
 import torch
+from cpu_seconds import seconds
 
 from genbench.metrics.precision_recall import precision_recall
 
@@ -42,12 +42,6 @@ def _features(num, size):
     return (0.205 * first + 0.3).relu(), (0.2 * second + 0.3).relu()
 
 
-def _seconds(work):
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def test_four_numbers_take_a_third_of_the_time_of_torch_fidelity_for_two(benchmark):
     if benchmark.disabled:
         pytest.skip("timed by `make benchmarks`")
@@ -62,9 +56,9 @@ def test_four_numbers_take_a_third_of_the_time_of_torch_fidelity_for_two(benchma
         ours, theirs = [], []
         for _ in range(4):  # in turns, so that a busy machine slows both
             theirs.append(
-                _seconds(lambda: prc_features_to_metric(samples, reference, prc_neighborhood=3, verbose=False))
+                seconds(lambda: prc_features_to_metric(samples, reference, prc_neighborhood=3, verbose=False))[0]
             )
-            ours.append(_seconds(lambda: precision_recall(samples, reference)))
+            ours.append(seconds(lambda: precision_recall(samples, reference))[0])
         benchmark.pedantic(precision_recall, args=(samples, reference), rounds=1)
     finally:
         torch.set_num_threads(threads)

@@ -7,11 +7,11 @@ noise is what makes the comparison one.
 from __future__ import annotations
 
 import dataclasses
-import time
 import warnings
 
 import pytest
 import torch
+from cpu_seconds import best_ratio
 from torch import Generator, nn
 
 from genbench.core.dataset import Batch, DataSpec
@@ -81,20 +81,6 @@ def _copy(layer: nn.Module) -> nn.Module:
     return copy
 
 
-def _seconds(call):
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def _best_ratio(ours, theirs, *, rounds, repeats):
-    """Theirs over ours, each the fastest of rounds that alternate, after one round to warm up."""
-    calls = [lambda call=call: [call() for _ in range(repeats)] for call in (theirs, ours)]
-    taken = [tuple(_seconds(call) for call in calls) for _ in range(rounds + 1)]
-    best = [min(seconds) for seconds in zip(*taken[1:], strict=True)]
-    return best[0] / best[1], taken
-
-
 def test_loss_is_pythaes_for_the_same_noise(ours, theirs, images):
     torch.manual_seed(3)
     found = ours.loss(Batch(x=images), "autoencoder").total.item() * ours.spec.num_dims
@@ -129,7 +115,7 @@ def test_a_training_step_takes_no_longer_than_pythaes_and_a_tenth(benchmark, our
         theirs({"data": images.float()}).loss.backward()
         optimisers[1].step()
 
-    ratio, taken = _best_ratio(our_step, their_step, rounds=7, repeats=20)
+    ratio, taken = best_ratio(our_step, their_step, rounds=7, repeats=20)
     benchmark.extra_info.update(taken=taken, ratio=ratio)
     benchmark.pedantic(our_step, rounds=1)
     assert ratio > 1 / 1.1, taken
@@ -149,7 +135,7 @@ def test_samples_take_no_longer_than_pythaes_and_a_tenth(benchmark, ours, theirs
     def our_samples():
         return ours.sample(NUM_SAMPLES, generator=generator)
 
-    ratio, taken = _best_ratio(our_samples, their_samples, rounds=7, repeats=5)
+    ratio, taken = best_ratio(our_samples, their_samples, rounds=7, repeats=5)
     benchmark.extra_info.update(taken=taken, ratio=ratio)
     benchmark.pedantic(our_samples, rounds=1)
     assert ratio > 1 / 1.1, taken

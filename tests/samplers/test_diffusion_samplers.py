@@ -77,6 +77,44 @@ def test_a_sub_sequence_of_all_steps_is_algorithm_2(variance: str) -> None:
     torch.testing.assert_close(ours, by_hand, rtol=0.0, atol=1e-10)
 
 
+def crooked_noise(x_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """The noise that `crooked` finds in x_t."""
+    return (x_t - schedule.alpha[t][:, None] * crooked(x_t, t)) / schedule.sigma[t][:, None]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("num_steps", [1000, 20])
+def test_implicit_steps_agree_with_the_scheduler_of_diffusers(num_steps: int, eta: float) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    schedule, x, generator = linear_schedule(1000), start(4, 3), seeded()
+    theirs = diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False, timestep_spacing="trailing")
+    theirs.set_timesteps(num_steps)
+    t = theirs.timesteps + 1  # their first step of noise is 0
+    visited = torch.cat([t, torch.zeros(1, dtype=torch.long)])
+    levels = NoiseLevels(t=t, alpha=schedule.alpha[visited], sigma=schedule.sigma[visited])
+    by_them = x
+    for now in theirs.timesteps:
+        eps = crooked_noise(by_them, (now + 1).expand(4), schedule)
+        noise = torch.randn(4, 3, generator=generator, dtype=torch.float64) if eta else None
+        by_them = theirs.step(eps, now, by_them, eta=eta, variance_noise=noise).prev_sample.double()
+    ours = ddim(crooked, x, levels, eta=eta, generator=seeded())
+    torch.testing.assert_close(ours, by_them, rtol=1e-3, atol=1e-3)  # their schedule is in single precision
+
+
+@pytest.mark.parametrize(("variance", "name"), [("beta", "fixed_large"), ("beta_tilde", "fixed_small")])
+def test_ancestral_steps_agree_with_the_scheduler_of_diffusers(variance: str, name: str) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    schedule, x, generator = linear_schedule(1000), start(4, 3), seeded()
+    theirs = diffusers.DDPMScheduler(beta_schedule="linear", clip_sample=False, variance_type=name)
+    theirs.set_timesteps(1000)
+    by_them = x
+    for now in theirs.timesteps:
+        eps = crooked_noise(by_them, (now + 1).expand(4), schedule)
+        by_them = theirs.step(eps, now, by_them, generator=generator).prev_sample.double()
+    ours = ddpm(crooked, x, schedule.levels(1000), variance=variance, generator=seeded())
+    torch.testing.assert_close(ours, by_them, rtol=1e-3, atol=1e-3)
+
+
 def test_implicit_sampling_without_noise_depends_on_its_start_alone() -> None:
     levels, x, generator = cosine_schedule(50).levels(10), start(5), seeded(1)
     before = generator.get_state()
