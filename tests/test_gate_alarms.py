@@ -34,7 +34,7 @@ KINDS = ("equal", "slower")
 SHARE = 0.1
 RULES = {"equal": Rule(max_rounds=5), "slower": Rule()}
 """Equal code is looked at once: more rounds would mostly tell it unchanged. A slow-down is looked at as by default."""
-FEW = Rule(tolerance=0.02, max_rounds=3)
+FEW = Rule(max_rounds=3)
 """For one repetition among other tests."""
 SELECTED = Selected(suite="images_smoke", tier="smoke", models=("ddpm",))
 BASE = Path("models", "_gaussian_diffusion.py")

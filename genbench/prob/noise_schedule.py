@@ -113,7 +113,7 @@ class NoiseSchedule:
             ValueError: `num_steps` is not within 1 .. T.
         """
         self._check(num_steps)
-        return self._visited(torch.linspace(self.num_steps, 1, num_steps, dtype=torch.float64).round().long())
+        return self.levels_at(torch.linspace(self.num_steps, 1, num_steps, dtype=torch.float64).round().long())
 
     def karras_levels(self, num_steps: int, *, largest: float = 80.0, rho: float = 7.0) -> NoiseLevels:
         """Levels nearest to an even grid in (sigma / alpha)^(1/rho) down to t = 1 (Karras et al. 2022, Eq. 5).
@@ -132,13 +132,14 @@ class NoiseSchedule:
         for i in range(1, num_steps):  # small ratios lie closer than the steps of the schedule
             t[i] = min(int(t[i]), int(t[i - 1]) - 1)
         least = torch.arange(num_steps, 0, -1)
-        return self._visited(torch.maximum(t, least))
+        return self.levels_at(torch.maximum(t, least))
 
     def _check(self, num_steps: int) -> None:
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"a schedule of {self.num_steps} steps has no sub-sequence of {num_steps}")
 
-    def _visited(self, t: Tensor) -> NoiseLevels:
+    def levels_at(self, t: Tensor) -> NoiseLevels:
+        """The levels at times `t` (S,) int64, descending within T .. 1, then the data."""
         visited = torch.cat([t, torch.zeros(1, dtype=torch.long)])
         return NoiseLevels(t=t, alpha=self.alpha[visited], sigma=self.sigma[visited])
 

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from genbench.nn.diffusion_transformer import DiffusionTransformer
 from genbench.nn.unet import UNet
-from genbench.prob.noise_schedule import NoiseLevels, linear_schedule
+from genbench.prob import prediction
+from genbench.prob.noise_schedule import linear_schedule
 from genbench.samplers.ddim import ddim
 
 pytestmark = pytest.mark.slow
@@ -33,14 +34,6 @@ def diffusers():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("diffusers", reason="needs `pip install diffusers`")
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -125,57 +118,46 @@ def _told(what: str, ratio: float, ours: nn.Module, theirs: nn.Module, benchmark
     sys.stdout.write(f"\n{what}: {ratio:.2f} x, parameters {sizes[0]:,} and {sizes[1]:,}\n")
 
 
+def _check_training(what: str, ours: nn.Module, theirs: nn.Module, benchmark) -> None:
+    """Our step takes less than theirs."""
+    if benchmark.disabled:
+        pytest.skip("timed by `make benchmarks`")
+    ratio, taken = best_ratio(_step(ours), _step(theirs), rounds=7, repeats=4)
+    benchmark.pedantic(_step(ours), rounds=1)
+    _told(f"training step, {what}", ratio, ours, theirs, benchmark)
+    assert ratio > 1.0, taken
+
+
 def test_the_unets_have_as_many_parameters(unet, their_unet):
     assert sum(p.numel() for p in unet.parameters()) == sum(p.numel() for p in their_unet.parameters())
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_training_step_of_the_unet_takes_no_longer_than_that_of_diffusers(benchmark, unet, their_unet):
-    if benchmark.disabled:
-        pytest.skip("timed by `make benchmarks`")
-    ratio, taken = best_ratio(_step(unet), _step(their_unet), rounds=7, repeats=4)
-    benchmark.pedantic(_step(unet), rounds=1)
-    _told("training step, diffusers", ratio, unet, their_unet, benchmark)
-    assert ratio > 1.0, taken
+    _check_training("diffusers", unet, their_unet, benchmark)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_training_step_of_the_unet_takes_less_than_that_of_denoising_diffusion_pytorch(
     benchmark, unet, their_other_unet
 ):
-    if benchmark.disabled:
-        pytest.skip("timed by `make benchmarks`")
-    ratio, taken = best_ratio(_step(unet), _step(their_other_unet), rounds=7, repeats=4)
-    benchmark.pedantic(_step(unet), rounds=1)
-    _told("training step, denoising-diffusion-pytorch", ratio, unet, their_other_unet, benchmark)
-    assert ratio > 1.0, taken
+    _check_training("denoising-diffusion-pytorch", unet, their_other_unet, benchmark)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_training_step_of_the_transformer_takes_no_longer_than_that_of_diffusers(benchmark, transformers):
     """Theirs embeds times in every block."""
-    if benchmark.disabled:
-        pytest.skip("timed by `make benchmarks`")
-    ours, theirs = transformers
-    ratio, taken = best_ratio(_step(ours), _step(theirs), rounds=7, repeats=4)
-    benchmark.pedantic(_step(ours), rounds=1)
-    _told("training step, transformer, diffusers", ratio, ours, theirs, benchmark)
-    assert ratio > 1.0, taken
+    _check_training("transformer, diffusers", *transformers, benchmark)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_implicit_samples_take_no_longer_than_those_of_diffusers(benchmark, diffusers, unet, their_unet):
     if benchmark.disabled:
         pytest.skip("timed by `make benchmarks`")
     scheduler = diffusers.DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing")
     scheduler.set_timesteps(NUM_STEPS)
-    visited = torch.cat([scheduler.timesteps + 1, torch.zeros(1, dtype=torch.long)])
-    levels = NoiseLevels(t=visited[:-1], alpha=SCHEDULE.alpha[visited], sigma=SCHEDULE.sigma[visited])
+    levels = SCHEDULE.levels_at(scheduler.timesteps + 1)  # their first step of noise is 0
     x_T = torch.randn(BATCH, 3, SIDE, SIDE, generator=Generator().manual_seed(0))
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = ALPHA[t, None, None, None], SIGMA[t, None, None, None]
-        return ((x_t - sigma * unet(x_t, t)) / alpha).clamp(-1.0, 1.0)
+        return prediction.to_data(unet(x_t, t), "noise", x_t, alpha=alpha, sigma=sigma).clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def our_samples() -> Tensor:

@@ -70,7 +70,7 @@ def test_the_interval_costs_less_than_a_fifth_of_a_kernel_distance(benchmark, fe
 def test_the_interval_costs_less_than_a_fifth_of_the_time_of_a_vendi_score(benchmark, features):
     """In turns; a score of order 0 has no error."""
     taken = [[seconds(lambda q=q: vendi_score(features[0], q=q))[0] for q in (0.0, 1.0)] for _ in range(4)]
-    plain, whole = (min(seconds) for seconds in zip(*taken, strict=True))
+    plain, whole = (min(each) for each in zip(*taken, strict=True))
     benchmark.extra_info.update(with_interval=whole, without=plain)
     benchmark.pedantic(lambda: None, rounds=1)
     assert whole < 1.25 * plain, taken

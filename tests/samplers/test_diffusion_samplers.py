@@ -89,9 +89,7 @@ def test_implicit_steps_agree_with_the_scheduler_of_diffusers(num_steps: int, et
     schedule, x, generator = linear_schedule(1000), start(4, 3), seeded()
     theirs = diffusers.DDIMScheduler(beta_schedule="linear", clip_sample=False, timestep_spacing="trailing")
     theirs.set_timesteps(num_steps)
-    t = theirs.timesteps + 1  # their first step of noise is 0
-    visited = torch.cat([t, torch.zeros(1, dtype=torch.long)])
-    levels = NoiseLevels(t=t, alpha=schedule.alpha[visited], sigma=schedule.sigma[visited])
+    levels = schedule.levels_at(theirs.timesteps + 1)  # their first step of noise is 0
     by_them = x
     for now in theirs.timesteps:
         eps = crooked_noise(by_them, (now + 1).expand(4), schedule)
