@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from genbench.core.bench import Bench, BenchFile
 from genbench.core.record import Environment, Failure, Rate, Record, TimeToQuality
+from genbench.report._givers import given_by, metric_of
 from genbench.report._noise import Z95, Estimate, merge, merge_rates, merge_scores, merge_times
 
 _SEED_FREE = {"seed", "weights_from", "suite", "suite_version", "tier", "dataset"}
@@ -155,14 +156,22 @@ def failure_text(error: Failure | None) -> str:
 def why_missing(row: Subject, score: str, rows: Sequence[Subject]) -> str:
     """Why a finished row has no such score, in the words of its records.
 
-    `Record.skipped` is keyed by metric, and one metric may give several scores under other names; the metric of
-    a score is one that no row with that score has skipped.
+    `Record.skipped` is keyed by metric, and one metric may give several scores under other names. What a metric of ours
+    gives stands in its source; the metric of another's score is one that no row with that score has skipped.
     """
     skipped = {name: reason for record in row.records for name, reason in record.skipped.items()}
     if score in skipped:
         return skipped[score]
+    asked = {ref.label: ref.name for record in row.records for ref in record.cell.metrics}
+    giver = metric_of(score, asked.values())
+    if giver is not None:
+        labels = [label for label, name in asked.items() if name == giver]
+        reasons = [skipped[label] for label in labels if label in skipped]
+        return "; ".join(sorted({*reasons})) or f"`{labels[0]}` was computed and gave none"
     holders = [record for other in rows for record in other.records if record.score(score) is not None]
-    ruled_out = {name for record in holders for name in record.skipped} | {s.name for r in holders for s in r.scores}
+    ruled_out = {name for record in holders for name in record.skipped} | {
+        label for label, name in asked.items() if given_by(name)
+    }
     reasons = sorted({reason for name, reason in skipped.items() if name not in ruled_out})
     return "; ".join(reasons) or "not among the metrics of this run"
 

@@ -10,6 +10,8 @@ from scipy import stats
 from genbench.core.bench import Bench, BenchFile, Measure
 from genbench.core.errors import UnknownName
 from genbench.core.record import Look, TimeToQuality
+from genbench.core.spec import parse_ref
+from genbench.report._givers import metric_of
 from genbench.report._noise import Z95, Estimate, merge, places
 from genbench.report._numbers import beside, count, like, significant
 from genbench.report._table import letter
@@ -262,6 +264,44 @@ def test_the_reason_of_a_metric_reaches_its_scores_under_other_names():
     board = only(records)
     assert texts(board, cell(board, "odd", "fd_shapes_net").notes) == ["needs features"]
     assert texts(board, cell(board, "odd", "bits_per_dim").notes) == ["no likelihood"]
+
+
+def test_a_second_score_of_a_metric_is_missing_for_the_reason_of_that_metric():
+    real, none = "the codes are real numbers", "the model defines no likelihood"
+    metrics = tuple(map(parse_ref, ("code_rate", "codebook_usage", "bits_per_dim")))
+    codes = ("code_rate", "code_entropy_rate", "codebook_usage", "codebook_perplexity")
+    board = only(
+        [
+            model("vqvae", [*(fd(1.0, name=name) for name in codes), bpd(4.0)], metrics=metrics),
+            model("vqgan", [fd(1.0, name=name) for name in codes], skipped={"bits_per_dim": none}, metrics=metrics),
+            model("vae", [bpd(5.0)], skipped={"code_rate": real, "codebook_usage": real}, metrics=metrics),
+        ]
+    )
+    assert {name: texts(board, cell(board, "vae", name).notes) for name in codes} == {name: [real] for name in codes}
+    assert texts(board, cell(board, "vqgan", "bits_per_dim").notes) == [none]
+
+
+def test_a_score_that_its_metric_did_not_give_and_one_that_nobody_asked_for_say_so():
+    board = only([model("vae", [fd(3.0), bpd(4.0)]), model("odd", [fd(3.0), fd(1.0, name="psnr")])])
+    assert texts(board, cell(board, "odd", "bits_per_dim").notes) == ["`bits_per_dim` was computed and gave none"]
+    assert texts(board, cell(board, "vae", "psnr").notes) == ["not among the metrics of this run"]
+
+
+@pytest.mark.parametrize(
+    ("score", "metric"),
+    [
+        ("fd_shapes_net", "frechet_distance"),
+        ("fd_shapes_net_corrected", "frechet_distance"),
+        ("fd_shapes_net_infinity", "frechet_infinity"),
+        ("code_entropy_rate", "code_rate"),
+        ("vendi_q2_shapes_net", "vendi_score"),
+        ("recall", "precision_recall"),
+        ("sap", None),
+    ],
+)
+def test_a_score_is_traced_to_the_metric_that_declares_it(score, metric):
+    asked = ["frechet_distance", "frechet_infinity", "code_rate", "vendi_score", "precision_recall", "of_a_plugin"]
+    assert metric_of(score, asked) == metric
 
 
 def test_a_metric_that_applies_to_no_row_is_remarked():
