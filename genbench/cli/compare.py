@@ -27,7 +27,11 @@ _METRICS = "frechet_distance,kernel_distance,precision_recall"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `compare`."""
     parser.add_argument("first", help="samples, in any form that `evaluate` takes; or a run, bench file or baseline")
-    parser.add_argument("second", help="other samples; row i counts as paired with row i of the first; or a later run")
+    parser.add_argument(
+        "second",
+        nargs="?",
+        help="other samples; row i is paired with row i of the first; or a later run (with `--models`: the first)",
+    )
     samples = parser.add_argument_group("two sets of samples")
     samples.add_argument("--reference", metavar="data", help="real training data, shared by both")
     samples.add_argument("--metrics", default=_METRICS, metavar="names", help=f"comma-separated (default: {_METRICS})")
@@ -36,7 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     samples.add_argument("--held-out", metavar="data", help="real data that no model has seen, for memorisation")
     samples.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
     samples.add_argument("--groups", type=int, default=20, metavar="n", help="of the jackknife (default: 20)")
-    runs = parser.add_argument_group("two runs")
+    runs = parser.add_argument_group("two runs, or two rows of one")
+    runs.add_argument(
+        "--models",
+        nargs=2,
+        metavar=("first", "second"),
+        help="set these two rows against each other, named as in the table: one of each run, or both of one; exit "
+        "code 1 means that the second is worse in some score (default: rows of equal names)",
+    )
     runs.add_argument("--tolerance", type=float, default=0.02, metavar="share", help="slow-down (default: 0.02)")
     runs.add_argument(
         "--quality-tolerance", type=float, default=0.02, metavar="share", help="of scores (default: 0.02)"
@@ -49,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "example: genbench compare mine_pngs theirs_pngs --reference train_pngs --features inception_v3\n"
-        "  genbench compare runs/before runs/after"
+        "  genbench compare runs/before runs/after\n"
+        "  genbench compare runs/reconstruction-quick --models 'fsq[levels=8x6x5]' 'fsq[levels=8x8]'"
     )
     parser.set_defaults(run=run)
 
@@ -61,11 +73,16 @@ def run(options: argparse.Namespace) -> int:
 
     if options.reference is not None:
         return _compare_samples(options)
-    sides = Path(options.first), Path(options.second)
+    if options.second is None and options.models is None:
+        raise SettingError(
+            "nothing to compare it with",
+            hint="give a second path, or two rows of the run with `--models FIRST SECOND`",
+        )
+    sides = Path(options.first), Path(options.first if options.second is None else options.second)
     if not all(map(is_measured, sides)):
         raise SettingError(
-            f"`{options.first}` and `{options.second}` are not both runs, bench files or baselines, and samples need a "
-            "reference",
+            f"{' and '.join(f'`{side}`' for side in dict.fromkeys(sides))}: not both runs, bench files or baselines, "
+            "and samples need a reference",
             hint="give `--reference DATA`, the real data that both sets of samples are compared with",
         )
     return run_comparison(
@@ -76,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
         strict=options.strict,
         json=options.json,
         junit=options.junit,
+        models=None if options.models is None else (options.models[0], options.models[1]),
     )
 
 
@@ -83,6 +101,10 @@ def _compare_samples(options: argparse.Namespace) -> int:
     from genbench.core.errors import SettingError
     from genbench.evaluation.compare import compare_samples
 
+    if options.second is None:
+        raise SettingError("samples are compared with samples: a second set is missing", hint="give both paths")
+    if options.models is not None:
+        raise SettingError("`--models` names rows of runs, and samples have none", hint="leave `--reference` out")
     if options.groups < 2:
         raise SettingError(f"`--groups {options.groups}`: a jackknife needs at least 2")
     captions, reference_captions = captions_of(options)

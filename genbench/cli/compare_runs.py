@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,11 @@ def run_comparison(
     json: Path | None = None,
     junit: Path | None = None,
     github: bool = False,
+    models: tuple[str, str] | None = None,
 ) -> int:
     """Compare two measurements, print verdicts on everything that both hold, and return the exit code of the gate.
+
+    Rows are matched by their label and their data; where `models` names two, these alone are set against each other.
 
     Args:
         first: base: a run folder, a bench file or its folder, or a baseline.
@@ -50,9 +54,11 @@ def run_comparison(
         json: where to write the verdicts.
         junit: where to write them as JUnit XML.
         github: annotate the log and add to the summary of the step.
+        models: a row of the first and one of the second; both may be of one run.
 
     Raises:
         StoreError: a path holds nothing that was measured, or is damaged.
+        UnknownName: a side has no such row.
     """
     from genbench.core.verdict import GateReport
     from genbench.core.version import VERSION
@@ -60,8 +66,10 @@ def run_comparison(
     from genbench.store import utc_now
 
     base, head = read_measured(first), read_measured(second)
+    notices: list[str] = []
+    if models is not None:
+        base, head, notices = _opposed(base, head, models)
     verdicts: list[Verdict] = []
-    notices = []
     for gate in _GATES:
         old, new = base.of(gate), head.of(gate)
         if bool(old) != bool(new):
@@ -69,10 +77,14 @@ def run_comparison(
         if old and new:
             limit = {"counters": counters_tolerance, "speed": tolerance, "quality": quality_tolerance}[gate]
             verdicts += _compared(gate, base, head, tolerance=limit, allow_versions=allow_versions)
+    verdicts, told = _of_one_thing(verdicts, base, head) if models is None else _on_both(verdicts)
+    notices += told
     report = GateReport(
         genbench_version=VERSION,
         created=utc_now(),
-        title=f"{second} against {first}",
+        title=f"{second} against {first}"
+        if models is None
+        else f"{models[1]} of {second} against {models[0]} of {first}",
         exit_code=exit_code(verdicts, strict=strict),
         strict=strict,
         verdicts=tuple(verdicts),
@@ -93,6 +105,37 @@ def _compared(gate: Gate, base: Baseline, head: Baseline, *, tolerance: float, a
     if gate == "speed":
         return compare_speeds(old, new, tolerance=tolerance, any_version=allow_versions)
     return compare_quality(old, new, tolerance=tolerance, noise=base.noise or head.noise)
+
+
+def _opposed(base: Baseline, head: Baseline, models: tuple[str, str]) -> tuple[Baseline, Baseline, list[str]]:
+    """Only the two rows, under one name, and what is to be said of them."""
+    from genbench.regression.opposed import opposed
+
+    found = opposed(base.entries, head.entries, first=models[0], second=models[1])
+    old, new = (
+        side.model_copy(update={"entries": tuple(entries), "noise": ()})
+        for side, entries in ((base, found.base), (head, found.head))
+    )
+    return old, new, list(found.remarks)
+
+
+def _on_both(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[str]]:
+    from genbench.regression.opposed import measured_on_both
+
+    return measured_on_both(verdicts)
+
+
+def _of_one_thing(verdicts: Sequence[Verdict], base: Baseline, head: Baseline) -> tuple[list[Verdict], list[str]]:
+    """Verdicts where what one side was never asked for has not vanished, and why."""
+    from genbench.regression.shared_rows import why_foreign, without_missing
+
+    gates = {verdict.gate for verdict in verdicts}
+    old, new = ([entry for entry in side.entries if entry.gate in gates] for side in (base, head))
+    why = why_foreign(old, new)
+    if why is None:
+        return list(verdicts), []
+    hint = "to set two models against each other, name a row of each: --models FIRST SECOND"
+    return without_missing(verdicts, old, new), [f"{why}; rows of one side alone are not compared; {hint}"]
 
 
 def read_measured(path: Path) -> Baseline:

@@ -29,18 +29,18 @@ def call(module, words):
     return options.run(options)
 
 
-def cell(label="ddpm", *, seed=0):
+def cell(label="ddpm", *, seed=0, role="model", suite="images_smoke", samples_seen=4096):
     return Cell(
-        suite="images_smoke",
+        suite=suite,
         suite_version=2,
         tier="smoke",
-        role="model",
+        role=role,
         subject=parse_ref(label),
         dataset=TIER.dataset,
         features=parse_ref("shapes_net"),
         metrics=(parse_ref("frechet_distance"),),
         protocol=TIER,
-        samples_seen=4096,
+        samples_seen=samples_seen,
         seed=seed,
         device="cpu",
         source_sha256="a" * 64,
@@ -52,12 +52,15 @@ def score(value, *, stderr=0.5, num_samples=256, name="fd_shapes_net"):
     return Score(name=name, value=value, unit="", better="lower", stderr=stderr, num_samples=num_samples)
 
 
-def run_folder(path, scores, *, failed=()):
-    """A run with `scores`: {label: score}, and records of failed labels."""
+def run_folder(path, scores, *, failed=(), controls=(), suite="images_smoke", samples_seen=4096):
+    """A run with `scores`: {label: score}, and records of failed labels; `controls` are labels of controls."""
     folder = RunFolder.create(path)
-    cells = [cell(label) for label in (*scores, *failed)]
+    cells = [
+        cell(label, role="control" if label in controls else "model", suite=suite, samples_seen=samples_seen)
+        for label in (*scores, *failed)
+    ]
     folder.write_plan(
-        StoredPlan(genbench_version="0.1.0", suite="images_smoke", tier="smoke", created="2026", cells=tuple(cells))
+        StoredPlan(genbench_version="0.1.0", suite=suite, tier="smoke", created="2026", cells=tuple(cells))
     )
     for one in cells:
         found = scores.get(one.label)

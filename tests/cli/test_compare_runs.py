@@ -1,12 +1,13 @@
 """Comparison of two runs, bench files or baselines."""
 
 import pytest
-from gate_files import CPU, baseline, cell, counted, run_folder, score
+from gate_files import CPU, baseline, call, cell, counted, run_folder, score
 
+from genbench.cli import compare
 from genbench.cli.compare_runs import is_measured, read_measured, run_comparison
 from genbench.cli.main import main
 from genbench.core.bench import Bench, BenchFile, Counters, Machine, Round
-from genbench.core.errors import StoreError
+from genbench.core.errors import SettingError, StoreError, UnknownName
 from genbench.prob.rounds import summarise
 
 
@@ -68,6 +69,67 @@ def test_what_has_nothing_in_common_exits_with_6(tmp_path, capsys):
 def test_a_folder_of_a_bench_stands_for_its_file(tmp_path):
     _bench(tmp_path / "bench.json", 1.0, 1.0)
     assert {entry.gate for entry in read_measured(tmp_path).entries} == {"speed", "counters"}
+
+
+def test_runs_without_a_model_in_common_are_not_comparable(tmp_path, capsys):
+    first = run_folder(tmp_path / "first", {"ddpm": score(60.0)})
+    second = run_folder(tmp_path / "second", {"vae": score(70.0)}, failed=["ebm"])
+    assert run_comparison(first, second) == 5
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not comparable (exit code 5): 3 not comparable" in said
+    assert "no model is in both: `ddpm` on shapes[resolution=8] in base, `vae` on shapes[resolution=8]" in said
+    assert "--models FIRST SECOND" in said
+
+
+def test_a_control_in_common_does_not_make_two_runs_comparable(tmp_path):
+    scores = [{"ddpm": score(60.0), "real": score(1.0)}, {"vae": score(60.0), "real": score(1.0)}]
+    sides = [run_folder(tmp_path / str(index), one, controls=["real"]) for index, one in enumerate(scores)]
+    assert run_comparison(*sides) == 5
+
+
+def test_runs_of_two_suites_are_not_comparable_and_a_row_missing_from_one_suite_has_vanished(tmp_path, capsys):
+    first = run_folder(tmp_path / "first", {"ddpm": score(60.0), "vae": score(60.0)})
+    other = run_folder(tmp_path / "other", {"ddpm": score(60.0)}, suite="digits")
+    assert run_comparison(first, other) == 5
+    assert "base is of suite `images_smoke`, tier `smoke`, head of suite `digits`" in capsys.readouterr().out
+    assert run_comparison(first, run_folder(tmp_path / "less", {"ddpm": score(60.0)})) == 1
+    assert "vanished" in capsys.readouterr().out
+
+
+def test_two_rows_of_one_run_are_set_against_each_other(tmp_path, capsys):
+    labels = ("fsq[levels=8x6x5,width=4]", "fsq[levels=8x8]")
+    run = run_folder(tmp_path / "run", {labels[0]: score(60.0), labels[1]: score(70.0)})
+    assert (
+        main(["compare", str(run), "--models", "fsq[width=4,levels=8x6x5]", labels[1]]) == 1
+    )  # in any order of settings
+    said = " ".join(capsys.readouterr().out.split())
+    assert "regression found (exit code 1): 1 regressed" in said
+    assert "60.0 70.0 +10.0" in said
+    assert run_comparison(run, run, models=(labels[1], labels[0])) == 0
+    assert "1 improved" in capsys.readouterr().out
+
+
+def test_what_one_of_two_opposed_rows_has_alone_is_told_and_is_no_regression(tmp_path, capsys):
+    first = run_folder(tmp_path / "first", {"vqvae": score(60.0)})
+    second = run_folder(tmp_path / "second", {"vae": score(60.0, name="psnr")}, samples_seen=50)
+    assert run_comparison(first, second, models=("vqvae", "vae")) == 6
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fd_shapes_net: only of the first" in said
+    assert "psnr: only of the second" in said
+    assert "other budgets: `vqvae` saw 4,096 training examples, `vae` 50" in said
+
+
+def test_rows_that_are_not_there_and_one_row_against_itself_are_refused(tmp_path):
+    run = run_folder(tmp_path / "run", {"vae": score(60.0), "ddpm": score(60.0)})
+    with pytest.raises(UnknownName, match="the second has no row `fsq`") as error:
+        run_comparison(run, run, models=("vae", "fsq"))
+    assert error.value.hint == "it has `vae`, `ddpm`"
+    with pytest.raises(SettingError, match="are one row"):
+        run_comparison(run, run, models=("vae", "vae"))
+    with pytest.raises(SettingError, match="nothing to compare it with"):
+        call(compare, [run])
+    with pytest.raises(SettingError, match="names rows of runs"):
+        call(compare, [run, run, "--models", "vae", "ddpm", "--reference", "digits"])
 
 
 def test_what_was_measured_is_told_from_samples(tmp_path):
