@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from pathlib import PurePath
@@ -46,16 +47,20 @@ def parse_ref(text: str) -> Ref:
     """Read `name`, `name[key=value,...]` or `name:argument[key=value,...]`.
 
     Raises:
-        SettingError: the text has another form.
+        SettingError: the text has another form, or gives a setting twice.
     """
     match = _REF.fullmatch(text.strip())
     if match is None:
         raise SettingError(f"`{text}` is not `name` or `name[key=value,...]`")
     settings: dict[str, Scalar] = {}
-    for part in filter(None, (match["settings"] or "").split(",")):
+    parts = [part for part in (match["settings"] or "").split(",") if part]
+    for index, part in enumerate(parts):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value):
-            raise SettingError(f"`{part}` in `{text}` is not `key=value`")
+            hint = None if equals or not index else _after_comma(parts, index)
+            raise SettingError(f"`{part}` in `{text}` is not `key=value`", hint=hint)
+        if key in settings:
+            raise SettingError(f"`{text}` gives `{key}` twice", hint="keep the one that is meant")
         settings[key] = _scalar(value)
     preset = settings.pop("preset", None)
     name, colon, argument = match["name"].partition(":")
@@ -65,6 +70,16 @@ def parse_ref(text: str) -> Ref:
         preset=None if preset is None else str(preset),
         config=settings,
     )
+
+
+def _after_comma(parts: list[str], index: int) -> str:
+    """What to write in place of `levels=8,6,5`, whose second part has no `=`."""
+    apart = "commas separate settings"
+    key, equals, first = (piece.strip() for piece in parts[index - 1].partition("="))
+    others = [part.strip() for part in itertools.takewhile(lambda part: "=" not in part, parts[index:])]
+    if equals and all(number.isdecimal() for number in (first, *others)):
+        return f"{apart}; a list of numbers is written with x: `{key}={'x'.join((first, *others))}`"
+    return f"{apart}, each of which is `key=value`"
 
 
 def _as_ref(value: object) -> object:

@@ -39,6 +39,28 @@ def test_a_malformed_reference_is_refused(text):
         parse_ref(text)
 
 
+@pytest.mark.parametrize("text", ["vae[width=8,width=16]", "vae[preset=smoke,preset=small]", "digits[a=1,b=2, a=1]"])
+def test_a_setting_given_twice_is_refused(text):
+    with pytest.raises(SettingError, match="twice"):
+        parse_ref(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("fsq[levels=8,6,5]", "commas separate settings; a list of numbers is written with x: `levels=8x6x5`"),
+        ("fsq[levels=8,6,width=5]", "commas separate settings; a list of numbers is written with x: `levels=8x6`"),
+        ("vae[likelihood=a,b]", "commas separate settings, each of which is `key=value`"),
+        ("vae[latent_dim]", None),
+        ("vae[width=1,=2]", None),
+    ],
+)
+def test_a_part_without_a_key_is_told_that_commas_separate_settings(text, hint):
+    with pytest.raises(SettingError, match="is not `key=value`") as error:
+        parse_ref(text)
+    assert error.value.hint == hint
+
+
 @pytest.fixture(scope="module")
 def cells():
     return make_plan(load_suite("images"), Selection(tier="smoke"), version="1").cells
