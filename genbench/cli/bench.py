@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.selection import out_folder, plan_of
+from genbench.cli.selection import add_models, out_folder, plan_of
 
 if TYPE_CHECKING:
     from genbench.core.bench import BenchFile, Effort
@@ -22,16 +22,7 @@ _EFFORTS = ("smoke", "quick", "standard", "paper")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `bench`."""
     what = parser.add_argument_group("what to measure")
-    what.add_argument(
-        "-m",
-        "--model",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="model",
-        help="a name with settings (`ddpm[num_steps=20]`), `@paradigm`, `file.py`, or `module:Class`; "
-        "default: all of the suite",
-    )
+    add_models(what)
     what.add_argument("--suite", default="images", metavar="name", help="data and presets (default: images)")
     what.add_argument("--tier", metavar="name", help="of the suite (default: quick on a CPU, standard on a GPU)")
     what.add_argument("--dataset", metavar="name", help="another dataset, such as `digits`")

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose what is measured."""
+    from genbench.cli.selection import add_models
+
     group = parser.add_argument_group("what to measure")
     group.add_argument("--suite", metavar="name", help="a shipped suite, or a path to a suite file")
-    group.add_argument(
-        "-m", "--model", action="append", default=[], metavar="model", help="only this one; repeat for more"
-    )
+    add_models(group)
     group.add_argument("--dataset", metavar="name", help="another dataset, such as `folder:PATH[resolution=32]`")
     group.add_argument("--tier", metavar="name", help="budget (default: quick on a CPU, standard on a GPU)")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"time finished models in rounds of their own: {', '.join(EFFORTS)}, none (default: the tier's)",
     )
     how.add_argument("--fail-fast", action="store_true", help="stop at the first failed cell")
-    parser.epilog = "example: genbench run --suite images --model vae --model mine.py --seeds 0,1,2"
+    parser.epilog = "example: genbench run --suite images -m vae mine.py --seeds 0,1,2"
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""Options that choose the cells of a suite, shared by `run` and `plan`."""
+"""Options that choose the cells of a suite, shared by all commands that have some."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose cells."""
     group = parser.add_argument_group("what to run")
     group.add_argument("--suite", required=True, metavar="name", help="a shipped suite, or a path to a suite file")
-    group.add_argument(
-        "-m",
-        "--model",
-        action="append",
-        default=[],
-        metavar="model",
-        help="only this model: a name with settings (`ddpm[num_steps=20]`), `@paradigm`, `file.py`, or `module:Class`; "
-        "repeat for more",
-    )
+    add_models(group)
     group.add_argument("--dataset", metavar="name", help="another dataset, such as `folder:PATH[resolution=32]`")
     group.add_argument("--tier", metavar="name", help="budget (default: quick on a CPU, standard on a GPU)")
     group.add_argument("--seeds", metavar="numbers", help="comma-separated, such as 0,1,2")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+
+
+def add_models(group: argparse._ArgumentGroup) -> None:
+    """Declare `-m`, in the same words wherever models are chosen."""
+    group.add_argument(
+        "-m",
+        "--model",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="model",
+        help="only these: names with settings (`ddpm[num_steps=20]`), `@paradigm`, `file.py`, or `module:Class`; "
+        "may be repeated, and what is named twice counts once (default: all of the suite)",
+    )
 
 
 def plan_of(options: argparse.Namespace) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -27,6 +29,24 @@ def test_help_and_listings_import_neither_torch_nor_scipy_nor_pandas():
             "assert not {'torch', 'scipy', 'pandas', 'rich'} & set(sys.modules), sorted(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("words", [["run"], ["plan"], ["bench"], ["gate"], ["baseline", "save"]])
+def test_models_are_named_in_the_same_forms_wherever_they_are_chosen(words):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"genbench.cli.{words[0]}").add_arguments(parser)
+    rest = ["--suite", "images", *(["--baseline", "x.json"] if "save" in words else [])]
+    options = parser.parse_args([*words[1:], "-m", "vae", "ddpm[num_steps=5]", "-m", "@flow", "--model", "ebm", *rest])
+    assert options.model == ["vae", "ddpm[num_steps=5]", "@flow", "ebm"]
+
+
+def test_a_model_that_is_named_twice_runs_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["vae", "vae", "@vae", "ddpm[sampler=ddim,num_steps=5]", "ddpm[num_steps=5,sampler=ddim]"]
+    assert main(["plan", "--suite", "images_smoke", "-m", *words]) == 0
+    labels = [line.split()[2] for line in capsys.readouterr().out.splitlines() if " model " in line]
+    assert labels.count("vae") == 1
+    assert sum(label.startswith("ddpm") for label in labels) == 1
 
 
 def test_the_version_is_printed(capsys):
