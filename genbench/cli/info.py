@@ -5,47 +5,107 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from genbench.core.declared import declaration, settings_of
-from genbench.core.errors import UnknownName, nearest
+from genbench.core.declared import Declaration, check_settings, declaration, settings_of
+from genbench.core.errors import SettingError, UnknownName, nearest
+from genbench.core.presets import SAMPLING, preset_values
 from genbench.core.registry import Registry
+from genbench.core.spec import Ref, Scalar, parse_ref
 
 _FOLDERS = {"model": "models", "dataset": "data", "metric": "metrics", "feature extractor": "features"}
+_KINDS = {"model": "model", "dataset": "dataset", "metric": "metric", "features": "feature extractor", "suite": "suite"}
+"""What may be asked for, and what it is called in prose."""
+_USUAL_PRESET = "small"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `info`."""
-    parser.add_argument("name", help="a model, suite, dataset, metric or extractor")
-    parser.epilog = "example: genbench info ddpm"
+    parser.add_argument(
+        "name",
+        help="a model, suite, dataset, metric or extractor; with settings in brackets (`fsq[preset=paper,width=64]`) "
+        "their values are those that would be used",
+    )
+    parser.add_argument("--kind", choices=_KINDS, help="only that kind of thing, where several have the name")
+    parser.epilog = "example: genbench info ddpm\n  genbench info 'ddpm[preset=paper]'"
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the description of every thing of that name."""
-    from genbench.plan import suite_files
-
-    found, known = [], set(suite_files())
-    for kind, folder in _FOLDERS.items():
-        files = Registry[object](kind, folder).files()
-        known |= set(files)
-        if options.name in files:
-            found.append(_described(kind, files[options.name], options.name))
-    if options.name in suite_files():
-        found.append(f"{options.name} (suite)\n\n{suite_files()[options.name].read_text(encoding='utf-8')}")
+    ref = parse_ref(options.name)
+    found, known = _places(ref.name)
+    if options.kind is not None:
+        found = {kind: path for kind, path in found.items() if kind == _KINDS[options.kind]}
     if not found:
-        raise UnknownName(f"nothing is called `{options.name}`", hint=nearest(options.name, known))
-    sys.stdout.write("\n\n".join(found).rstrip() + "\n")
+        asked = "nothing" if options.kind is None else f"no {_KINDS[options.kind]}"
+        raise UnknownName(f"{asked} is called `{ref.name}`", hint=nearest(ref.name, known))
+    texts = [_described(kind, path, ref) for kind, path in found.items()]
+    if len(found) > 1:
+        kinds = " and ".join(f"a {kind}" for kind in found)
+        texts.insert(0, f"`{ref.name}` is {kinds}; both follow, and `--kind` shows one alone")
+    sys.stdout.write("\n\n".join(texts).rstrip() + "\n")
     return 0
 
 
-def _described(kind: str, path: Path, name: str) -> str:
+def _places(name: str) -> tuple[dict[str, Path], set[str]]:
+    """Kind -> file of everything of that name, and all names that there are."""
+    from genbench.plan import suite_files
+
+    suites = suite_files()
+    files = {kind: Registry[object](kind, folder).files() for kind, folder in _FOLDERS.items()}
+    found = {kind: named[name] for kind, named in files.items() if name in named}
+    if name in suites:
+        found["suite"] = suites[name]
+    return found, {*suites, *(other for named in files.values() for other in named)}
+
+
+def _described(kind: str, path: Path, ref: Ref) -> str:
+    if kind == "suite":
+        if ref.preset is not None or ref.config:
+            raise SettingError(f"suite `{ref.name}` takes no settings", hint=f"`genbench info {ref.name}` describes it")
+        return f"{ref.name} (suite)\n\n{path.read_text(encoding='utf-8')}".rstrip()
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "no description"
-    text = f"{name} ({kind}, {path.parent.name})\n\n{doc}"
-    settings = [f"  {key}: {hint}" for key, hint in settings_of(path, name).items()]
-    if kind != "model":
-        return "\n".join([text, *(["settings:", *settings] if settings else [])])
-    declared = declaration(path, name)
-    sampling = [f"  {key}: {hint}" for key, hint in declared.sampling.items()]
-    parts = [text, f"presets: {', '.join(declared.presets)}", "settings, which presets change:", *settings]
-    return "\n".join([*parts, *(["settings of the sampler:", *sampling] if sampling else [])])
+    text = f"{ref.name} ({kind}, {path.parent.name})\n\n{doc}"
+    if kind == "model":
+        return "\n".join([text, *_of_model(path, ref)])
+    given = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
+    check_settings(Declaration(_annotations(path, ref.name), {}, ()), given, owner=ref.name)
+    settings = settings_of(path, ref.name, values=_written(given))
+    return "\n".join([text, *(["settings:", *_listed(settings)] if settings else [])])
+
+
+def _of_model(path: Path, ref: Ref) -> list[str]:
+    """Presets, and every setting with the value that it would have."""
+    declared = declaration(path, ref.name)
+    preset = ref.preset or (_USUAL_PRESET if _USUAL_PRESET in declared.presets else declared.presets[0])
+    if preset not in declared.presets:
+        raise SettingError(f"`{ref.name}` has no preset `{preset}`", hint=nearest(preset, declared.presets))
+    check_settings(declared, ref.config, owner=ref.name)
+    given = _written(ref.config)
+    config = settings_of(path, ref.name, values={**preset_values(path, ref.name, preset), **given})
+    sampler = preset_values(path, ref.name, preset, table=SAMPLING)
+    sampling = settings_of(path, ref.name, nested="Sampling", values={**sampler, **given}) if declared.sampling else {}
+    changed = f" and {', '.join(f'`{key}`' for key in given)} as given" if given else ""
+    other = next((name for name in reversed(declared.presets) if name != preset), preset)
+    return [
+        f"presets: {', '.join(declared.presets)}",
+        f"settings with preset `{preset}`{changed}; `genbench info '{ref.name}[preset={other}]'` shows another:",
+        *_listed(config),
+        *([f"settings of the sampler with preset `{preset}`:", *_listed(sampling)] if sampling else []),
+    ]
+
+
+def _annotations(path: Path, name: str) -> dict[str, str]:
+    """Settings of a metric, dataset or extractor -> annotation."""
+    return {key: how.partition("  -- ")[0].partition(" = ")[0] for key, how in settings_of(path, name).items()}
+
+
+def _written(settings: Mapping[str, Scalar]) -> dict[str, str]:
+    """Values as a source spells them."""
+    return {key: repr(value) for key, value in settings.items()}
+
+
+def _listed(settings: Mapping[str, str]) -> list[str]:
+    return [f"  {key}: {how}" for key, how in settings.items()]

@@ -9,7 +9,7 @@ import ast
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,35 +38,52 @@ def declaration(path: Path, name: str) -> Declaration:
     Raises:
         SettingError: no class in the file is registered under that name.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and _registered(node) == name:
-            return Declaration(_fields(node, "Config"), _fields(node, "Sampling"), _presets(node))
-    raise SettingError(f"{path.name} registers nothing as `{name}`")
+    node = registered_class(path, name)
+    return Declaration(_fields(node, "Config"), _fields(node, "Sampling"), _presets(node))
 
 
-def settings_of(path: Path, name: str) -> dict[str, str]:
-    """Settings of a model, metric, dataset or extractor -> how they are declared: `int = 1`, and what is said of them.
+def registered_class(path: Path, name: str) -> ast.ClassDef:
+    """The syntax of the class registered as `name` in the file.
 
-    They are the fields of the class registered as `name`, or of its nested class `Config`.
+    Raises:
+        SettingError: no class in the file is registered under that name.
     """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and _registered(node) == name:
-            nested = next(
-                (part for part in node.body if isinstance(part, ast.ClassDef) and part.name == "Config"), node
-            )
-            return dict(_explained(nested.body))
+            return node
+    raise SettingError(f"{path.name} registers nothing as `{name}`")
+
+
+def settings_of(
+    path: Path, name: str, *, nested: str = "Config", values: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Settings of a model, metric, dataset or extractor -> how they are declared: `int = 1`, and what is said of them.
+
+    They are the fields of the class registered as `name`, or of its nested class `Config`.
+
+    Args:
+        path: of the file.
+        name: registered name.
+        nested: class within a model that holds the settings; where it is missing, the fields are those of the class.
+        values: shown in place of the defaults, as they are written in a source.
+    """
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and _registered(node) == name:
+            found = next((part for part in node.body if isinstance(part, ast.ClassDef) and part.name == nested), node)
+            return dict(_explained(found.body, values or {}))
     return {}
 
 
-def _explained(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+def _explained(body: Sequence[ast.stmt], values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for part, after in itertools.zip_longest(body, body[1:]):
         if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
             continue
         kind = ast.unparse(part.annotation)
         if kind.startswith("ClassVar"):
             continue
-        default = "" if part.value is None else f" = {ast.unparse(part.value)}"
+        value = None if part.value is None else ast.unparse(part.value)
+        shown = values.get(part.target.id, value)
+        default = "" if shown is None else f" = {shown}"
         says = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
         first = " ".join(str(says).split())
         yield part.target.id, f"{kind}{default}{f'  -- {first}' if first else ''}"

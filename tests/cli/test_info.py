@@ -1,8 +1,12 @@
 """`genbench info`: what a thing is and how it can be set."""
 
+import dataclasses
+
 import pytest
 
 from genbench.cli.main import main
+from genbench.core.model import MODELS
+from genbench.core.presets import CONFIG, SAMPLING, preset_values
 
 
 @pytest.mark.parametrize(
@@ -12,9 +16,75 @@ from genbench.cli.main import main
         ("shapes", "resolution: int = 32  -- Side of a picture in pixels"),
         ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
         ("vae", "latent_dim: int = 12"),
+        ("ddpm", "output: Literal['noise', 'data', 'velocity'] = 'velocity'"),
         ("ddpm", "sampler: Literal['ddpm', 'ddim', 'dpm_solver_pp', 'heun', 'predictor_corrector']"),
     ],
 )
 def test_settings_are_shown_with_their_defaults_and_what_they_mean(name, line, capsys):
     assert main(["info", name]) == 0
     assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", MODELS.files())
+def test_values_read_off_the_source_of_a_preset_are_those_of_the_class(name):
+    path, kind = MODELS.files()[name], MODELS.get(name)
+    for table in (CONFIG, SAMPLING):
+        presets = getattr(kind, table, {})
+        for preset, config in presets.items():
+            read = preset_values(path, name, preset, table=table)
+            fields = {field.name: field.default for field in dataclasses.fields(config)}
+            changed = {key for key, default in fields.items() if getattr(config, key) != default}
+            assert changed <= set(read)
+            values = {key: eval(text, vars(__import__(kind.__module__, fromlist=["_"]))) for key, text in read.items()}
+            assert all(getattr(config, key) == value for key, value in values.items())
+
+
+def said(capsys, *words):
+    assert main(["info", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_preset_whose_values_are_shown_is_named_and_can_be_chosen(capsys):
+    usual = said(capsys, "fsq")
+    assert "settings with preset `small`; `genbench info 'fsq[preset=paper]'` shows another:" in usual
+    assert "  levels: str = '8x6x5'" in usual
+    smoke = said(capsys, "fsq[preset=smoke]")
+    assert "settings with preset `smoke`;" in smoke
+    assert "  levels: str = '8x8'  -- Levels of each channel" in smoke
+    assert "  width: int = 32" in smoke  # of the class, for the preset does not change it
+    assert "  prior_layers: int = 2" in smoke
+
+
+def test_settings_in_brackets_are_shown_in_place_of_those_of_the_preset(capsys):
+    text = said(capsys, "ddpm[preset=smoke,width=24,num_steps=7]")
+    assert "settings with preset `smoke` and `width`, `num_steps` as given" in text
+    assert "  width: int = 24" in text
+    assert "settings of the sampler with preset `smoke`:" in text
+    assert "  num_steps: int | None = 7" in text
+    assert "  ddof: int = 0" in said(capsys, "frechet_distance[ddof=0]")
+    assert "  resolution: int = 16" in said(capsys, "shapes[resolution=16]")
+    assert "  preset: Preset = 'continuous'" in said(capsys, "sap[preset=continuous]")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fsq[preset=smok]", "`fsq` has no preset `smok`"),
+        ("fsq[widht=3]", "`fsq` has no setting `widht`"),
+        ("fsq[width=wide]", "expected int"),
+        ("shapes[side=3]", "`shapes` has no setting `side`"),
+        ("images[tier=quick]", "suite `images` takes no settings"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(name, message, capsys):
+    assert main(["info", name]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_name_of_several_things_says_so_and_one_can_be_asked_for(capsys):
+    both = said(capsys, "reconstruction")
+    assert both.startswith("`reconstruction` is a metric and a suite; both follow, and `--kind` shows one alone")
+    assert "schema: genbench.suite/1" not in said(capsys, "reconstruction", "--kind", "metric")
+    assert said(capsys, "reconstruction", "--kind", "suite").startswith("reconstruction (suite)")
+    assert main(["info", "reconstruction", "--kind", "model"]) == 2
+    assert "no model is called `reconstruction`" in capsys.readouterr().err
