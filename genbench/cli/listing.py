@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import sys
 from pathlib import Path
 
+from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.registry import Listing, Registry
 
 _FOLDERS = {"models": "models", "datasets": "data", "metrics": "metrics", "features": "features"}
@@ -16,22 +18,29 @@ _ARROWS = {"lower": "↓", "higher": "↑"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `list`."""
     parser.add_argument("kind", choices=[*_FOLDERS, "suites", "runs"], help="what to list")
+    parser.add_argument("folder", nargs="?", type=Path, help="of `runs`: a folder of runs, or one run (default: runs)")
+    parser.add_argument("--paradigm", metavar="name", help="of `models`: only those of one paradigm, such as `vq`")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--root", type=Path, default=Path("runs"), metavar="dir", help="where runs lie (default: runs)")
-    parser.epilog = "example: genbench list models"
+    parser.add_argument("--root", type=Path, metavar="dir", help="the same as the folder of `runs`")
+    parser.epilog = "example: genbench list models --paradigm vq\n  genbench list runs my_runs"
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one row a name."""
-    rows = _rows(options.kind, options.root)
+    _check(options)
+    root = options.folder or options.root or Path("runs")
+    rows = _rows(options.kind, root)
+    if options.paradigm is not None:
+        rows = _of_paradigm(rows, options.paradigm)
     if options.kind == "metrics":
         return _metrics(rows, as_json=options.json)
     if options.json:
         sys.stdout.write(json.dumps([vars(row) for row in rows], indent=1) + "\n")
         return 0
     if not rows:
-        sys.stdout.write(f"no {options.kind} found\n")
+        where = f" in `{root}`; `genbench list runs DIR` looks elsewhere" if options.kind == "runs" else ""
+        sys.stdout.write(f"no {options.kind} found{where}\n")
         return 0
     name_width = max(len(row.name) for row in rows)
     origin_width = max(len(row.origin) for row in rows)
@@ -39,6 +48,27 @@ def run(options: argparse.Namespace) -> int:
         state = row.summary if row.broken is None else f"broken: {row.broken}"
         sys.stdout.write(f"{row.name:{name_width}}  {row.origin:{origin_width}}  {state}".rstrip() + "\n")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options of another kind."""
+    if options.paradigm is not None and options.kind != "models":
+        raise SettingError(
+            f"`--paradigm` chooses models, not {options.kind}", hint="genbench list models --paradigm vq"
+        )
+    if options.kind != "runs" and (options.folder is not None or options.root is not None):
+        raise SettingError(f"a folder is where runs lie, not {options.kind}", hint="genbench list runs DIR")
+    if options.folder is not None and options.root is not None:
+        raise SettingError(f"two folders: `{options.folder}` and `--root {options.root}`", hint="give one")
+
+
+def _of_paradigm(rows: list[Listing], paradigm: str) -> list[Listing]:
+    """Models of a paradigm, which may be a pattern, with or without the `@` that it has after `-m`."""
+    chosen = [row for row in rows if fnmatch.fnmatch(row.origin, paradigm.removeprefix("@"))]
+    if not chosen:
+        known = {row.origin for row in rows}
+        raise UnknownName(f"unknown paradigm `{paradigm}`", hint=nearest(paradigm.removeprefix("@"), known))
+    return chosen
 
 
 def _metrics(rows: list[Listing], *, as_json: bool) -> int:
@@ -65,7 +95,8 @@ def _rows(kind: str, root: Path) -> list[Listing]:
         return Registry[object](kind.removesuffix("s"), _FOLDERS[kind], group=f"genbench.{kind}").listing()
     if kind == "suites":
         return _suites()
-    return [Listing(str(path.parent), *_run_row(path)) for path in sorted(root.glob("*/plan.json"))]
+    plans = [*root.glob("plan.json"), *root.glob("*/plan.json")]
+    return [Listing(str(path.parent), *_run_row(path)) for path in sorted(plans)]
 
 
 def _suites() -> list[Listing]:
@@ -90,4 +121,7 @@ def _run_row(path: Path) -> tuple[str, str]:
     plan = folder.plan()
     total = 0 if plan is None else len(plan.cells)
     finished = sum(record.status == "ok" for record in records)
-    return f"{finished}/{total} cells", "" if plan is None else f"suite {plan.suite}, tier {plan.tier}, {plan.created}"
+    return (
+        f"{finished}/{total} {'cell' if total == 1 else 'cells'}",
+        "" if plan is None else f"suite {plan.suite}, tier {plan.tier}, {plan.created}",
+    )
