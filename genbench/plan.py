@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import importlib.machinery
+import importlib.util
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from genbench.core.declared import Declaration, check_settings, declaration, source_digest
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName, nearest
+from genbench.core.references import check_name, check_reference
 from genbench.core.registry import Registry
 from genbench.core.shipped import shipped
 from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
@@ -125,10 +128,10 @@ def make_plan(suite: Suite, selection: Selection, *, version: str) -> Plan:
     if selection.seeds is not None:
         changed["seeds"] = selection.seeds
     protocol = protocol.model_copy(update=changed)
-    _known(_DATASETS, protocol.dataset)
-    _known(_FEATURES, suite.features)
+    check_reference(_DATASETS, protocol.dataset)
+    check_reference(_FEATURES, suite.features)
     for metric in suite.metrics:
-        _known(_METRICS, metric)
+        check_reference(_METRICS, metric)
     for control in suite.controls:
         if control not in CONTROLS:
             raise UnknownName(f"unknown control `{control}`", hint=nearest(control, CONTROLS))
@@ -260,14 +263,22 @@ def parse_model_ref(text: str) -> Ref:
 
 
 def _known_model(ref: Ref) -> None:
-    is_code = ref.name.endswith(".py") or ref.argument is not None
-    if not is_code:
-        _known(_MODELS, ref)
+    if ref.name.endswith(".py"):
+        return
+    if ref.argument is None:
+        check_name(_MODELS, ref)
+    elif ref.name in _MODELS.names():
+        raise SettingError(
+            f"model `{ref.name}` takes no argument, found `{ref.argument}`", hint=f"settings: `{ref.name}[key=value]`"
+        )
+    elif not _importable(ref.name.partition(".")[0]):
+        raise UnknownName(f"`{ref.name}:{ref.argument}`: no module `{ref.name}`", hint="write `module:Class`")
 
 
-def _known(registry: Registry[object], ref: Ref) -> None:
-    if ref.name not in registry.names():
-        raise UnknownName(f"unknown {registry.kind} `{ref.name}`", hint=nearest(ref.name, registry.names()))
+def _importable(package: str) -> bool:
+    """Whether a package is installed, or lies in the working folder, where cells run too."""
+    here = importlib.machinery.PathFinder.find_spec(package, [str(Path.cwd())])
+    return here is not None or (package.isidentifier() and importlib.util.find_spec(package) is not None)
 
 
 def _refuse_aliases(text: str, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import genbench
-from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName
+from genbench.core.errors import DataError, GenbenchError, SettingError, SuiteError, UnknownName
 from genbench.plan import Selection, load_suite, make_plan, read_suite, suite_files
 
 
@@ -50,12 +50,44 @@ def test_a_misspelt_suite_names_the_nearest():
         (("vae[preset=huge]",), SettingError, "no preset `huge`"),
         (("@flows",), UnknownName, "unknown paradigm `@flows`"),
         (("no_such_file.py",), UnknownName, "no such model file"),
+        (("no_such_module:Sampler",), UnknownName, "no module `no_such_module`"),
+        (("vae:small",), SettingError, "model `vae` takes no argument, found `small`"),
     ],
 )
 def test_a_bad_model_is_refused_before_anything_runs(models, kind, message):
     with pytest.raises(kind) as caught:
         make_plan(load_suite("images"), Selection(models=models), version="1")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "message"),
+    [
+        ("shapes[resolutoin=16]", SettingError, "`shapes` has no setting `resolutoin`"),
+        ("shapes[resolution=big]", SettingError, "`resolution` is 'big', expected int"),
+        ("shapes:16", SettingError, "dataset `shapes` takes no argument, found `16`"),
+        ("mnist[binarised=always]", SettingError, "`binarised` is 'always', expected one of"),
+        ("folder", SettingError, "dataset `folder` needs a path"),
+        ("folder:/no/such/folder", DataError, "dataset `folder:/no/such/folder`: nothing is there"),
+        ("npy:/no/such.npy", DataError, "nothing is there"),
+    ],
+)
+def test_data_that_cannot_be_built_are_refused_before_anything_runs(dataset, kind, message):
+    with pytest.raises(kind) as caught:
+        make_plan(load_suite("images"), Selection(dataset=dataset), version="1")
+    assert message in caught.value.message
+
+
+def test_data_and_modules_that_are_there_are_planned(tmp_path, monkeypatch):
+    (tmp_path / "my_module.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for dataset in (
+        f"folder:{tmp_path}[resolution=16,skip_bad=true]",
+        "mnist[binarised=static,resolution=14]",
+        "digits",
+    ):
+        assert make_plan(load_suite("images"), Selection(dataset=dataset), version="1").cells
+    assert make_plan(load_suite("images"), Selection(models=("my_module:Sampler",)), version="1").cells
 
 
 def test_a_paradigm_selects_all_its_models():

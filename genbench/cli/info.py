@@ -11,6 +11,7 @@ from pathlib import Path
 from genbench.core.declared import Declaration, check_settings, declaration, settings_of
 from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.presets import SAMPLING, preset_values
+from genbench.core.references import annotated
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar, parse_ref
 
@@ -71,7 +72,7 @@ def _described(kind: str, path: Path, ref: Ref) -> str:
     if kind == "model":
         return "\n".join([text, *_of_model(path, ref)])
     given = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
-    check_settings(Declaration(_annotations(path, ref.name), {}, ()), given, owner=ref.name)
+    check_settings(Declaration(annotated(path, ref.name), {}, ()), given, owner=ref.name)
     settings = settings_of(path, ref.name, values=_written(given))
     return "\n".join([text, *(["settings:", *_listed(settings)] if settings else [])])
 
@@ -95,11 +96,6 @@ def _of_model(path: Path, ref: Ref) -> list[str]:
         *_listed(config),
         *([f"settings of the sampler with preset `{preset}`:", *_listed(sampling)] if sampling else []),
     ]
-
-
-def _annotations(path: Path, name: str) -> dict[str, str]:
-    """Settings of a metric, dataset or extractor -> annotation."""
-    return {key: how.partition("  -- ")[0].partition(" = ")[0] for key, how in settings_of(path, name).items()}
 
 
 def _written(settings: Mapping[str, Scalar]) -> dict[str, str]:

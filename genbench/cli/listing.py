@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from genbench.cli.wording import counted
 from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.registry import Listing, Registry
 
@@ -122,6 +123,6 @@ def _run_row(path: Path) -> tuple[str, str]:
     total = 0 if plan is None else len(plan.cells)
     finished = sum(record.status == "ok" for record in records)
     return (
-        f"{finished}/{total} {'cell' if total == 1 else 'cells'}",
+        f"{finished}/{counted(total, 'cell')}",
         "" if plan is None else f"suite {plan.suite}, tier {plan.tier}, {plan.created}",
     )

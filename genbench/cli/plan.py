@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from genbench.cli.selection import add_selection, out_folder, plan_of
+from genbench.cli.wording import counted
 from genbench.core.spec import Cell
 from genbench.plan import Plan
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         lines.append(
             f"  {'done' if done else 'run ':4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}"
         )
-    lines += ["", f"{len(plan.cells)} cells, {finished} finished"]
+    lines += ["", f"{counted(len(plan.cells), 'cell')}, {finished} finished"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

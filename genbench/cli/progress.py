@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from genbench.cli.wording import counted
 from genbench.core.record import Record
 from genbench.core.spec import Cell
 from genbench.plan import Plan
@@ -48,7 +49,7 @@ class Lines:
         """Say how much there is to do."""
         self._ended, self._total = resumed, len(cells)
         done = f", {resumed} of them finished before" if resumed else ""
-        self._say(f"{self._title}: {len(cells)} cells{done}")
+        self._say(f"{self._title}: {counted(len(cells), 'cell')}{done}")
 
     def cell_begins(self, cell: Cell) -> None:
         """Remember when."""

@@ -59,7 +59,7 @@ def settings_of(
 ) -> dict[str, str]:
     """Settings of a model, metric, dataset or extractor -> how they are declared: `int = 1`, and what is said of them.
 
-    They are the fields of the class registered as `name`, or of its nested class `Config`.
+    They are the fields of the class registered as `name`, inherited ones first, or of its nested class `Config`.
 
     Args:
         path: of the file.
@@ -67,11 +67,32 @@ def settings_of(
         nested: class within a model that holds the settings; where it is missing, the fields are those of the class.
         values: shown in place of the defaults, as they are written in a source.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and _registered(node) == name:
-            found = next((part for part in node.body if isinstance(part, ast.ClassDef) and part.name == nested), node)
-            return dict(_explained(found.body, values or {}))
-    return {}
+    found: dict[str, str] = {}
+    for node in lineage(path, name):
+        holder = next((part for part in node.body if isinstance(part, ast.ClassDef) and part.name == nested), node)
+        found |= _explained(holder.body, values or {})
+    return found
+
+
+def lineage(path: Path, name: str) -> list[ast.ClassDef]:
+    """The class registered as `name` after the bases that it takes from private files beside it; empty without one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = next((node for node in tree.body if isinstance(node, ast.ClassDef) and _registered(node) == name), None)
+    return [] if own is None else [*_bases(own, tree, path.parent), own]
+
+
+def _bases(own: ast.ClassDef, tree: ast.Module, folder: Path) -> Iterator[ast.ClassDef]:
+    names = {base.id for base in own.bases if isinstance(base, ast.Name)}
+    for imported in (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module):
+        stem = str(imported.module).rpartition(".")[2]
+        file = folder / f"{stem}.py"
+        wanted = names & {alias.name for alias in imported.names}
+        if stem.startswith("_") and wanted and file.is_file():
+            inner = ast.parse(file.read_text(encoding="utf-8"))
+            for node in inner.body:
+                if isinstance(node, ast.ClassDef) and node.name in wanted:
+                    yield from _bases(node, inner, folder)
+                    yield node
 
 
 def _explained(body: Sequence[ast.stmt], values: Mapping[str, str]) -> Iterator[tuple[str, str]]:

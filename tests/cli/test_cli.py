@@ -71,6 +71,8 @@ def test_the_public_names_load_and_unknown_ones_do_not():
         (["run", "--suite", "images", "-m", "ddpn"], "unknown model `ddpn`", "`ddpm`"),
         (["run", "--suite", "images", "--tier", "quik"], "no tier `quik`", "`quick`"),
         (["run", "--suite", "images", "--dataset", "shpes"], "unknown dataset `shpes`", "`shapes`"),
+        (["run", "--suite", "images", "--dataset", "shapes[side=8]"], "no setting `side`", "resolution"),
+        (["plan", "--suite", "images", "-m", "fsq[levels=8,6,5]"], "is not `key=value`", "`levels=8x6x5`"),
         (["run", "--suite", "images", "--seeds", "a"], "not a list of whole numbers", "0,1,2"),
         (["run", "--suite", "images", "--seeds", "1,1"], "distinct", ""),
         (["info", "ddmp"], "nothing is called `ddmp`", "`ddpm`"),
@@ -108,11 +110,17 @@ def test_a_traceback_is_printed_when_asked_for_and_the_exit_code_stays(capsys):
         assert "error: `no/such/folder` is no folder, no file" in said.err
 
 
-def test_a_plan_lists_every_cell_and_starts_nothing(capsys, tmp_path, monkeypatch):
+def test_a_plan_lists_every_cell_and_starts_nothing(capsys, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--suite", "images_smoke"]) == 0
     out = capsys.readouterr().out
     assert "10 cells, 0 finished" in out
+    suite = "schema: genbench.suite/1\nname: one\nversion: 1\ndescription: one cell\nfeatures: shapes_net\n"
+    tier = "{dataset: digits, preset: smoke, samples_seen: 1, num_samples: 1, num_reference: 1, num_likelihood: 1}"
+    file = tmp_path_factory.mktemp("suite") / "one.yaml"
+    file.write_text(f"{suite}metrics: [bits_per_dim]\nmodels: [vae]\ntiers:\n  smoke: {tier}\n")
+    assert main(["plan", "--suite", str(file)]) == 0
+    assert "1 cell, 0 finished" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

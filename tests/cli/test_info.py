@@ -16,6 +16,8 @@ from genbench.core.presets import CONFIG, SAMPLING, preset_values
         ("shapes", "resolution: int = 32  -- Side of a picture in pixels"),
         ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
         ("vae", "latent_dim: int = 12"),
+        ("mnist", "binarised: Literal['no', 'static', 'dynamic'] = 'no'"),
+        ("npy", "path: str"),
         ("ddpm", "output: Literal['noise', 'data', 'velocity'] = 'velocity'"),
         ("ddpm", "sampler: Literal['ddpm', 'ddim', 'dpm_solver_pp', 'heun', 'predictor_corrector']"),
     ],
