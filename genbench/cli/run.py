@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
         _time(plan.cells, folder, effort, console)
     speeds = folder.speeds()
     print_leaderboards(leaderboard(folder.records(), speeds=() if speeds is None else (speeds,)), results_console())
-    for line in dict.fromkeys(_mend(record) for record in summary.failed):
-        console.print(line, markup=False, soft_wrap=True)
+    for record in summary.failed:
+        console.print(mend(record, path), markup=False, soft_wrap=True)
     sys.stdout.write(f"{path}\n")
     if not any(record.scores for record in summary.records):
         return 3 if summary.failed else 6
@@ -82,12 +82,19 @@ def _time(cells: Sequence[Cell], folder: RunFolder, effort: str, console: Consol
         time_rows(cells, folder, effort=EFFORTS[effort], tell=tell)
 
 
-def _mend(record: Record) -> str:
-    """What failed and what to do about it."""
-    if record.error is None:
+def mend(record: Record, folder: Path) -> str:
+    """Where to look for more on a failure, and what to do about it; its message stands in the table and in the log.
+
+    Args:
+        record: of a failed cell.
+        folder: of the run.
+    """
+    error = record.error
+    if error is None:
         return ""
-    hint = "" if record.error.hint is None else f"\n  hint: {record.error.hint}"
-    return f"failed in {record.error.phase}: {record.error.message}{hint}"
+    log = "" if error.log is None else f"; its log is {folder / error.log}"
+    hint = "" if error.hint is None else f"\n  hint: {error.hint}"
+    return f"{record.cell.label} seed {record.cell.seed} failed in {error.phase}{log}{hint}"
 
 
 def _remove_run(path: Path) -> None:

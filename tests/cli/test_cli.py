@@ -9,8 +9,11 @@ import subprocess
 import sys
 
 import pytest
+from gate_files import cell
 
 from genbench.cli.main import COMMANDS, main
+from genbench.cli.run import mend
+from genbench.core.record import Failure, Record
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -155,3 +158,12 @@ def test_an_output_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert main(["run", "--suite", "images_smoke", "--out", str(tmp_path / "file" / "run")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_failure_is_told_at_the_end_by_its_log_and_hint_and_not_once_more_by_its_message(tmp_path):
+    error = Failure(phase="train", type="RuntimeError", message="out of ideas", hint="rest", log="cells/x/stderr.log")
+    record = Record(
+        key="x", cell=cell("ddpm", seed=2), status="failed", error=error, started="2026-01-05", ended="2026-01-05"
+    )
+    where = tmp_path / "cells" / "x" / "stderr.log"
+    assert mend(record, tmp_path) == f"ddpm seed 2 failed in train; its log is {where}\n  hint: rest"
