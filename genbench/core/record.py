@@ -123,6 +123,8 @@ class Environment(State):
     threads: int
     load_average: FiniteFloat | None = None
     """Processes ready to run, one-minute mean, when the cell began."""
+    processors: int | None = None
+    """That the process may use; None in records of older versions."""
     commit: str | None = None
     dirty: bool | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,9 +28,17 @@ def environment(device: torch.device) -> Environment:
         packages={name: _version(name) for name in _PACKAGES},
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[0], 2),
+        processors=_processors(),
         commit=commit,
         dirty=dirty,
     )
+
+
+def _processors() -> int | None:
+    """How many this process may use, which a container or `taskset` may have cut."""
+    if sys.platform != "linux":
+        return os.cpu_count()
+    return len(os.sched_getaffinity(0))
 
 
 def _processor() -> str:

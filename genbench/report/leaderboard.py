@@ -2,18 +2,20 @@
 
 A table holds only records with one suite, version, tier, dataset and protocol; `grouped` splits the rest off and says
 why. Within a column, models fall into *tiers* that cannot be told apart at 95 %; the best is bold only where it leads
-the next model by more than the noise. Speeds are ranked within one machine. Failed cells stay in the table.
+the next model by more than the noise. Speeds are ranked within one machine, where it was not busy. Failed cells stay in
+the table.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genbench.core.bench import BenchFile
 from genbench.core.errors import UnknownName, nearest
 from genbench.core.record import Better, Kind, Record
+from genbench.report._busy import SPEEDS, busy, busy_remarks
 from genbench.report._columns import MACHINE_COSTS, columns_of
 from genbench.report._controls import control_findings
 from genbench.report._groups import Group, grouped
@@ -38,6 +40,7 @@ _WEAKEST_FIRST: tuple[Kind, ...] = ("estimate", "bound", "dequantised", "exact")
 _COUNTED = frozenset({"samples_seen", "network_evaluations", "samples_to_quality"})
 BEYOND = ">"
 _BORROWED = "samples from weights that another row trained"
+_SMOKE = "tier smoke: small networks, trained for seconds; a check that all works, not a comparison of models"
 _NO_NOISE = "given without an uncertainty, hence not ranked"
 _MEANINGS = {
     "↓": "lower is better",
@@ -109,13 +112,22 @@ class _Numbers:
             for index, row in enumerate(self.rows)
             if row.is_model and (index, column.name) in self.values and self.comparable(row, column)
         }
-        return places(ranked, column.better)
+        placed = places(ranked, column.better)
+        if any(row.is_model and self.crowded(row, column) for row in self.rows):  # who knows what it would have reached
+            placed = {index: replace(place, best=False) for index, place in placed.items()}
+        return placed
 
     def comparable(self, row: Subject, column: Column) -> bool:
         """Whether the number of a row may be ranked with those of the other rows."""
         if column.quality:
             return odd_count(row, column) is None
-        return column.name not in MACHINE_COSTS or self.home == timed_on(row, self.home) != UNKNOWN_MACHINE
+        if column.name not in MACHINE_COSTS:
+            return True
+        return self.home == timed_on(row, self.home) != UNKNOWN_MACHINE and not self.crowded(row, column)
+
+    def crowded(self, row: Subject, column: Column) -> bool:
+        """Whether a speed of a row was measured while the machine had other work."""
+        return column.name in SPEEDS and busy(row, column.name, self.home)
 
     def without_noise(self, column: Column) -> bool:
         """Whether no number of a column comes with an uncertainty."""
@@ -289,6 +301,8 @@ def _remarks(table: _Numbers) -> tuple[str, ...]:
     reasons = {name: "; ".join(sorted({record.skipped[name] for record in records})) for name in everywhere}
     bare = [column.name for column in table.columns if column.quality and table.without_noise(column)]
     return (
+        *([_SMOKE] if table.group.records[0].cell.tier == "smoke" else []),
+        *busy_remarks(table.rows, table.home),
         *_rounds(table.rows),
         *_target(records),
         *(one_line(f"`{name}` applies to no row: {reasons[name]}") for name in sorted(reasons)),

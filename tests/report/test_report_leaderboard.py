@@ -353,6 +353,58 @@ def test_speed_is_not_best_within_the_deviation_of_its_blocks():
     assert rate(100.0).p90 - rate(100.0).p10 == pytest.approx(5.0)
 
 
+def _crowded(load, *, processors=2):
+    return CPU.model_copy(update={"load_average": load, "processors": processors})
+
+
+def test_a_speed_from_a_busy_machine_is_shown_without_a_rank_and_the_table_says_why():
+    def board(load, *, processors=2):
+        fast = model("fast", [fd(1.0)], speed=5000.0, environment=_crowded(load, processors=processors))
+        quiet = [
+            model(name, [fd(2.0)], speed=speed, environment=_crowded(1.0)) for name, speed in (("a", 900), ("b", 90))
+        ]
+        return only([fast, *quiet])
+
+    quiet = board(2.9)
+    assert cell(quiet, "fast", "train_images_per_second").bold
+    assert not any("busy" in text for text in quiet.remarks)
+    crowded = board(3.2)
+    assert cell(crowded, "fast", "train_images_per_second").value == "5,000"
+    assert not cell(crowded, "fast", "train_images_per_second").bold
+    assert not cell(crowded, "a", "train_images_per_second").bold  # it leads only those that had the machine alone
+    assert [cell(crowded, name, "train_images_per_second").tier for name in ("fast", "a", "b")] == [None, 1, 2]
+    said = "speeds of fast were measured while the machine was busy, so they are not ranked and none is called best: "
+    assert f"{said}up to 3.2 processes were ready to run, on 2 processors" in crowded.remarks
+    assert cell(board(3.2, processors=64), "fast", "train_images_per_second").bold
+    assert cell(board(3.2, processors=None), "fast", "train_images_per_second").bold  # an older record does not say
+
+
+def test_scores_are_ranked_on_a_busy_machine_and_where_all_rows_are_its_the_remark_is_of_all():
+    rows = [model(name, [fd(value)], environment=_crowded(7.0 + value)) for name, value in (("a", 1.0), ("b", 90.0))]
+    board = only(rows)
+    assert cell(board, "a", "fd_shapes_net").bold
+    said = "speeds were measured while the machine was busy, so they are not ranked and none is called best: "
+    assert f"{said}up to 97.0 processes were ready to run, on 2 processors" in board.remarks
+
+
+def test_rounds_that_saw_other_work_are_not_ranked_whatever_the_load_of_the_cells():
+    fast, slow = (model(name, [fd(30.0)], environment=_crowded(9.0)) for name in ("fast", "slow"))
+    files = [_rounds(fast, 2000.0, 0.004), _rounds(slow, 500.0, 0.008)]
+    board = only([fast, slow], speeds=files)
+    assert cell(board, "fast", "train_images_per_second").bold
+    assert not cell(board, "fast", "sample_images_per_second").bold  # not among the rounds: the cell's own clock
+    flagged = files[0].results[0].model_copy(update={"flags": ("canary_drift",)})
+    board = only([fast, slow], speeds=[files[0].model_copy(update={"results": (flagged,)}), files[1]])
+    assert not cell(board, "fast", "train_images_per_second").bold
+    assert any("rounds are flagged canary_drift; up to 9.0 processes" in text for text in board.remarks)
+
+
+def test_a_smoke_table_says_that_it_compares_nothing():
+    smoke = only([model("vae", [fd(1.0)], tier="smoke", suite="disentanglement")])
+    assert any(text.startswith("tier smoke: ") and "not a comparison" in text for text in smoke.remarks)
+    assert not any("smoke" in text for text in only([model("vae", [fd(1.0)])]).remarks)
+
+
 def test_another_protocol_splits_the_table_and_says_why():
     other = {**EXTRACTOR, "resize": "clean", "sha256": "e" * 64}
     records = [model("a", [fd(1.0)]), model("b", [fd(2.0)]), model("c", [fd(0.5, protocol=other)])]
