@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,41 +91,74 @@ def _samples(folder: RunFolder, columns: int) -> Image.Image:
 
 
 def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int) -> Image.Image:
-    """Sections of all models with codes; those left out are named on stderr."""
+    """Sections of all models with codes; base pictures and what is left out are named on stderr and in the caption."""
     from genbench.core.errors import GenbenchError, StoreError
     from genbench.report.grid import sectioned_grid
 
     sections: dict[str, Rows] = {}
+    said = _Said()
     for record in _finished(folder):
         if record.cell.role != "model":
             continue
         try:
-            found = _rows(folder, record, kind, columns, rows)
+            found = _section(folder, record, kind, columns, rows)
         except GenbenchError as error:
             found = error.message if error.hint is None else f"{error.message}; {error.hint}"
         if isinstance(found, str):
-            sys.stderr.write(f"left out `{_name(record)}`: {found}\n")
-        else:
-            sections[_name(record)] = found
+            said.add(f"left out `{_name(record)}`: {found}")
+            continue
+        sections[_name(record)] = found.rows
+        for text in found.notes:
+            said.add(text)
     if not sections:
         raise StoreError(
             f"{folder.path}: no model of this run has {kind}",
             hint="models with codes have them, such as `vae`: `genbench run --suite disentanglement`",
         )
-    return sectioned_grid(sections, heads=_heads(kind, columns), caption=_CAPTIONS[kind])
+    caption = "\n".join([_CAPTIONS[kind], *said.texts])
+    return sectioned_grid(sections, heads=_heads(kind, columns), caption=caption)
 
 
-def _rows(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: int) -> Rows | str:
-    """Rows of one model, or why it has none."""
+class _Said:
+    """What is said of a page, once each: on stderr, and in its caption."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        if text not in self.texts:
+            sys.stderr.write(f"{text}\n")
+            self.texts.append(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    rows: Rows
+    notes: tuple[str, ...]
+    """The examples that rows start from, and the dimensions that have none."""
+
+
+def _section(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: int) -> _Section | str:
+    """Rows of one model with what is to be said of them, or why it has none."""
     from genbench.core.files import WEIGHTS
-    from genbench.harness.pictures_of_codes import pictures_of_codes, rebuilt, why_not
+    from genbench.harness.pictures_of_codes import bases, left_out, pictures_of_codes, rebuilt, why_not
 
     owner = folder.cell_folder(record.key) / WEIGHTS
     if record.cell.weights_from is not None and not owner.is_file():
         owner = folder.cell_folder(record.cell.weights_from) / WEIGHTS
     found = rebuilt(record.cell, owner)
     reason = why_not(kind, found.model, found.dataset)
-    return reason if reason is not None else pictures_of_codes(kind, found, columns=columns, rows=rows)
+    if reason is not None:
+        return reason
+    names = bases(kind, found.dataset, rows=rows)
+    pairs = [f"pair {1 + i // 2}: {names[i]} to {names[i + 1]}" for i in range(0, len(names) - 1, 2)]
+    base = (
+        f"base: held-out example {names[0]}, as its code is decoded at 0" if kind == "traversals" else "; ".join(pairs)
+    )
+    partly = left_out(kind, found, rows=rows)
+    shown = None if partly is None else f"`{_name(record)}` shows {partly}"
+    drawn = pictures_of_codes(kind, found, columns=columns, rows=rows)
+    return _Section(drawn, tuple(text for text in (base, shown) if text))
 
 
 def _heads(kind: Kind, columns: int) -> list[str]:

@@ -47,11 +47,15 @@ def subset(dataset: Dataset, split: Split, count: int, *, skip: int = 0) -> Batc
         count: how many examples.
         skip: leave out this many first, so that two subsets do not overlap.
     """
+    return dataset.load(split, subset_rows(dataset, split, count, skip=skip))
+
+
+def subset_rows(dataset: Dataset, split: Split, count: int, *, skip: int = 0) -> np.ndarray:
+    """Indices in the split of the examples of `subset`, in its order: (count,) int64."""
     size = dataset.size(split)
     if size is None:
-        return dataset.load(split, np.arange(skip, skip + count))
-    rows = np.random.default_rng(_SUBSET_SEED).permutation(size)[skip : skip + count]
-    return dataset.load(split, rows)
+        return np.arange(skip, skip + count)
+    return np.random.default_rng(_SUBSET_SEED).permutation(size)[skip : skip + count]
 
 
 def gather(

@@ -31,7 +31,7 @@ from genbench.core.errors import DataError
 from genbench.core.model import ContinuousLatents, DiscreteLatents, GenerativeModel
 from genbench.core.spec import Cell
 from genbench.harness.building import build
-from genbench.harness.evidence import subset
+from genbench.harness.evidence import subset, subset_rows
 from genbench.prob.pixels import to_rgb
 
 Kind = Literal["reconstructions", "traversals", "interpolations"]
@@ -112,6 +112,27 @@ def pictures_of_codes(kind: Kind, found: Rebuilt, *, columns: int, rows: int) ->
     assert isinstance(coder, ContinuousLatents)
     draw = traversals if kind == "traversals" else interpolations
     return draw(coder, found.dataset, columns=columns, rows=rows)
+
+
+def bases(kind: Kind, dataset: Dataset, *, rows: int) -> list[str]:
+    """What the held-out examples are called from whose codes the rows start: one for all traversals, two for each pair.
+
+    Reconstructions stand below their originals and need none.
+    """
+    count = {"reconstructions": 0, "traversals": 1, "interpolations": 2 * rows}[kind]
+    return dataset.identify("test", subset_rows(dataset, "test", count)) if count else []
+
+
+@torch.no_grad()
+def left_out(kind: Kind, found: Rebuilt, *, rows: int) -> str | None:
+    """Which dimensions of the code have no row, and why; None where all have one, or where rows are no dimensions."""
+    coder: object = found.model
+    if kind != "traversals" or not isinstance(coder, ContinuousLatents):
+        return None
+    dims = coder.encode(subset(found.dataset, "test", 1).x).shape[1]
+    if dims <= rows:
+        return None
+    return f"the {rows} of {dims} dimensions that vary most over examples; `--rows {dims}` draws all"
 
 
 @torch.no_grad()

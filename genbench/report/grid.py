@@ -96,7 +96,7 @@ def sectioned_grid(
     Args:
         sections: name -> label -> (N, C, H, W) uint8, values 0 .. levels-1, all of one height and width.
         heads: words above the first columns of every section; those wider than their column are left out.
-        caption: a line above everything; what is wider than the page is cut.
+        caption: lines above everything; what is wider than the page is cut.
         scale: whole factor of enlargement; None makes small images `LEGIBLE` pixels high.
         levels: number of values a pixel can take.
 
@@ -112,10 +112,13 @@ def sectioned_grid(
     bodies = [_section(rows, heads, columns, scale, levels, left, font) for rows in sections.values()]
     names = [_shortened(name, font, width=max(body.width for body in bodies)) for name in sections]
     width = max(body.width for body in bodies) + _MARGIN
-    top = _LINE + _MARGIN if caption else _MARGIN
+    lines = caption.split("\n") if caption else []
+    top = _LINE * len(lines) + _MARGIN
     page = Image.new("RGB", (width, top + sum(body.height + _LINE + _MARGIN for body in bodies)), _PAPER)
     pen, y = ImageDraw.Draw(page), top
-    pen.text((_MARGIN, _MARGIN // 2), _shortened(caption, font, width=width - 2 * _MARGIN), fill=_INK, font=font)
+    for number, line in enumerate(lines):
+        shown = _shortened(line, font, width=width - 2 * _MARGIN)
+        pen.text((_MARGIN, _MARGIN // 2 + _LINE * number), shown, fill=_INK, font=font)
     for name, body in zip(names, bodies, strict=True):
         pen.text((_MARGIN, y), name, fill=_INK, font=font)
         page.paste(body, (0, y + _LINE))

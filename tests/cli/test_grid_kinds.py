@@ -11,6 +11,7 @@ from genbench.core.dataset import build_dataset
 from genbench.core.record import Record
 from genbench.core.spec import Cell, Ref, Tier, parse_ref
 from genbench.harness.building import build
+from genbench.harness.evidence import subset_rows
 from genbench.harness.pictures_of_codes import pictures_of_codes, rebuilt
 from genbench.report.grid import comparison_grid, sectioned_grid
 from genbench.store import RunFolder, StoredPlan
@@ -89,7 +90,8 @@ def test_reconstructions_are_drawn_of_every_model_with_codes(mixed, capsys):
         cell = _cell(name)
         found = rebuilt(cell, mixed.cell_folder(cell.key) / "model.safetensors")
         sections[name] = pictures_of_codes("reconstructions", found, columns=5, rows=2)
-    expected = sectioned_grid(sections, caption="held-out images and their reconstructions")
+    caption = "held-out images and their reconstructions\nleft out `wgan_gp`: nothing is encoded and decoded"
+    expected = sectioned_grid(sections, caption=caption)
     np.testing.assert_array_equal(_pixels(mixed.path / "reconstructions.png"), np.asarray(expected))
 
 
@@ -101,8 +103,31 @@ def test_traversals_and_interpolations_are_drawn_of_real_valued_codes_alone(kind
     assert "left out `vqvae`: codes from a finite alphabet have nothing in between\n" in said.err
     assert "left out `wgan_gp`: nothing is encoded and decoded\n" in said.err
     page = _pixels(mixed.path / f"{kind}.png")
-    assert page.shape[0] < 3 * 66 + 80  # two rows of 64 pixels, not those of another model
+    assert page.shape[0] < 2 * 66 + 5 * 20 + 80  # two rows of 64 pixels and the captions, no rows of another model
     assert page.shape[1] > 5 * 66
+
+
+def test_traversals_name_their_base_and_the_dimensions_that_they_leave_out(mixed, capsys):
+    found = rebuilt(_cell("vae"), mixed.cell_folder(_cell("vae").key) / "model.safetensors")
+    base = found.dataset.identify("test", subset_rows(found.dataset, "test", 1))[0]
+    dims = found.model.config.latent_dim
+    assert main(["grid", str(mixed.path), "--kind", "traversals", "--rows", "2"]) == 0
+    said = capsys.readouterr().err
+    assert f"base: held-out example {base}, as its code is decoded at 0\n" in said
+    partly = f"`vae` shows the 2 of {dims} dimensions that vary most over examples; `--rows {dims}` draws all\n"
+    assert partly in said
+    few = _pixels(mixed.path / "traversals.png").shape[0]
+    assert main(["grid", str(mixed.path), "--kind", "traversals", "--rows", str(dims)]) == 0
+    assert "dimensions" not in capsys.readouterr().err
+    rows = dims - 2
+    assert _pixels(mixed.path / "traversals.png").shape[0] == few + rows * 66 - 20  # a line of the caption less
+
+
+def test_interpolations_name_both_ends_of_every_pair(mixed, capsys):
+    found = rebuilt(_cell("vae"), mixed.cell_folder(_cell("vae").key) / "model.safetensors")
+    a, b, c, d = found.dataset.identify("test", subset_rows(found.dataset, "test", 4))
+    assert main(["grid", str(mixed.path), "--kind", "interpolations", "--rows", "2"]) == 0
+    assert f"pair 1: {a} to {b}; pair 2: {c} to {d}\n" in capsys.readouterr().err
 
 
 def test_a_run_without_codes_is_an_error_that_says_what_would_have_some(tmp_path, capsys):
