@@ -7,6 +7,10 @@ arXiv:1711.00848, Sec. 3). For discrete factors `S` is the test accuracy of a li
 C = 0.01 and balanced classes, two thirds of the examples for training: the default, as in Locatello et al. 2019
 (arXiv:1811.12359). One line tells a value from the rest only at the ends of a latent, so a perfect code of a factor
 with more than two values scores below 1. For continuous factors `S` is the squared correlation over all examples.
+
+Accuracies come from n test examples, a third of all, so with K discrete factors the score is a whole multiple of
+1 / (n K). Few examples give few values, and weak codes of two models may well have the same one: of 128 examples with 5
+factors, multiples of 1 / 215 = 0.00465. The interval says how little such a tie means.
 """
 
 from __future__ import annotations

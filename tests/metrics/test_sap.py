@@ -55,6 +55,18 @@ def test_a_latent_for_each_of_two_even_binary_factors_scores_a_half():
     assert sap(2.0 * factors - 1.0, factors).value == pytest.approx(0.5, abs=0.05)
 
 
+def test_few_examples_give_few_values_all_of_them_multiples_of_a_right_answer_among_all():
+    """What makes two weak models tie to the last digit."""
+    rng = np.random.default_rng(5)
+    factors = np.stack([rng.integers(0, size, 128) for size in (4, 6, 2, 5, 4)], axis=1)
+    num_test = len(train_and_test(128, seed=0)[1])
+    values = [sap(rng.normal(size=(128, 4)), factors).value for _ in range(12)]
+    counts = np.array(values) * num_test * 5
+    assert (num_test, 1 / (num_test * 5)) == (43, pytest.approx(0.00465, abs=5e-6))
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+    assert len(set(counts.round())) < len(values)  # ties among codes that have nothing in common
+
+
 def test_a_constant_latent_predicts_nothing():
     codes, factors = _mixed()
     dead = np.concatenate([codes[:, :1], np.full((600, 1), 3.0)], axis=1)
