@@ -7,6 +7,15 @@ the perplexity; usage is the share of codes that are not dead). Both grow with t
 belongs to the protocol: usage is that of as many examples, and the plug-in entropy lies below the true one by about
 (codes seen - 1) / 2 positions.
 
+Several books that serve different positions, as the coarse and the fine one of `vqvae2`, count as one whose entries are
+those of all: K = sum_b K_b, and a position of any book is a position. With w_b the share of positions that book b
+serves, both scores are then means over books:
+
+    usage = sum_b K_b usage_b / K,    log perplexity = sum_b w_b (H_b - log w_b)
+
+so that the book with most positions rules the perplexity, which can exceed that of every book alone; `code_rate` keeps
+the books apart.
+
 Positions of one example depend on each other, so examples are the units of both errors, which are delete-one
 jackknives. That of usage rests on the codes which occur in a single example, as Good and Turing's estimate of what is
 still unseen does (Heltshe and Forrester 1983), and errs upwards (Efron and Stein 1981); one code more is counted among
@@ -86,7 +95,7 @@ def codebook_perplexity(codes: np.ndarray | Tensor, num_codes: int) -> Estimate:
 @register_metric("codebook_usage")
 @dataclass(frozen=True)
 class CodebookUsage(Metric):
-    """Share of the codebook in use, and how many codes used alike would carry as much."""
+    """Share of the codebook in use, and how many codes used alike would carry as much; several books count as one."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CODES})
     gives: ClassVar[tuple[ScoreName, ...]] = (

@@ -96,3 +96,20 @@ def test_two_scores_come_with_the_size_of_the_book():
     assert usage.protocol == perplexity.protocol == {"num_examples": 60}
     with pytest.raises(ValueError, match="discrete codes of at least 2 examples, found none"):
         CodebookUsage().compute(Evidence())
+
+
+def test_several_books_count_as_one_in_which_each_weighs_by_its_positions():
+    rng = np.random.default_rng(2)
+    sizes, positions = (7, 12), (4, 16)
+    books = [
+        rng.choice(size, (50, count), p=rng.dirichlet(np.ones(size)))
+        for size, count in zip(sizes, positions, strict=True)
+    ]
+    joined = np.concatenate([books[0], books[1] + sizes[0]], axis=1)
+    usages = [codebook_usage(codes, size).value for codes, size in zip(books, sizes, strict=True)]
+    entropies = np.log([codebook_perplexity(codes, size).value for codes, size in zip(books, sizes, strict=True)])
+    share = np.array(positions) / sum(positions)
+    expected = float(np.dot(sizes, usages)) / sum(sizes)
+    assert codebook_usage(joined, sum(sizes)).value == pytest.approx(expected, abs=1e-12)
+    entropy = float((share * (entropies - np.log(share))).sum())
+    assert codebook_perplexity(joined, sum(sizes)).value == pytest.approx(math.exp(entropy), rel=1e-12)
