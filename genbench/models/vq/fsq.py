@@ -84,7 +84,7 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(levels="8x8", prior_width=32, prior_layers=2),
-        "small": Config(),
+        "small": Config(levels="8x8", prior_share=0.6, prior_learning_rate=6e-3),
         "paper": Config(
             levels="8x5x5x5",
             width=256,
