@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 from pydantic import ValidationError
 
-from genbench.core.declared import Declaration, check_settings, declaration, source_digest
+from genbench.core.declared import Declaration, check_settings, check_values, declaration, source_digest
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName, nearest
 from genbench.core.registry import Registry
 from genbench.core.shipped import shipped
@@ -125,10 +125,10 @@ def make_plan(suite: Suite, selection: Selection, *, version: str) -> Plan:
     if selection.seeds is not None:
         changed["seeds"] = selection.seeds
     protocol = protocol.model_copy(update=changed)
-    _known(_DATASETS, protocol.dataset)
-    _known(_FEATURES, suite.features)
+    _checked(_DATASETS, protocol.dataset)
+    _checked(_FEATURES, suite.features)
     for metric in suite.metrics:
-        _known(_METRICS, metric)
+        _checked(_METRICS, metric)
     for control in suite.controls:
         if control not in CONTROLS:
             raise UnknownName(f"unknown control `{control}`", hint=nearest(control, CONTROLS))
@@ -268,6 +268,14 @@ def _known_model(ref: Ref) -> None:
 def _known(registry: Registry[object], ref: Ref) -> None:
     if ref.name not in registry.names():
         raise UnknownName(f"unknown {registry.kind} `{ref.name}`", hint=nearest(ref.name, registry.names()))
+
+
+def _checked(registry: Registry[object], ref: Ref) -> None:
+    """Refuse an unknown name, and what a built-in's own source refuses of its settings."""
+    _known(registry, ref)
+    path = registry.path(ref.name)
+    if path is not None:
+        check_values(path, ref.name, ref.config)
 
 
 def _refuse_aliases(text: str, path: Path) -> None:

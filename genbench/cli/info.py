@@ -46,6 +46,6 @@ def _described(kind: str, path: Path, name: str) -> str:
     if kind != "model":
         return "\n".join([text, *(["settings:", *settings] if settings else [])])
     declared = declaration(path, name)
-    sampling = [f"  {key}: {hint}" for key, hint in declared.sampling.items()]
+    sampling = [f"  {key}: {hint}" for key, hint in settings_of(path, name, nested="Sampling").items()]
     parts = [text, f"presets: {', '.join(declared.presets)}", "settings, which presets change:", *settings]
     return "\n".join([*parts, *(["settings of the sampler:", *sampling] if sampling else [])])

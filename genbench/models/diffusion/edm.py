@@ -46,6 +46,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Real, Share, Whole
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.karras_levels import karras_levels
@@ -64,37 +65,37 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
-        sigma_data: float = 1.0
+        sigma_data: Positive = 1.0
         """Standard deviation of the data as the coefficients take it, for pixels in [-1, 1]."""
-        log_sigma_mean: float = -1.2
+        log_sigma_mean: Real = -1.2
         """P_mean: mean of the normal law of log(sigma) in training."""
-        log_sigma_std: float = 1.2
+        log_sigma_std: Positive = 1.2
         """P_std."""
-        noise_scale: float = 100.0
+        noise_scale: Positive = 100.0
         """Factor of c_noise before the sinusoidal embedding; the paper has 1."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -102,26 +103,26 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
 
         sampler: Literal["heun", "euler", "churn"] = "heun"
         """`heun` and `churn` are Algorithms 1 and 2, `euler` the first without its correction."""
-        num_steps: int = 18
+        num_steps: Count = 18
         """Steps; `heun` and `churn` evaluate the network twice in all but the last."""
-        sigma_min: float = 0.002
-        sigma_max: float = 80.0
-        rho: float = 7.0
+        sigma_min: Positive = 0.002
+        sigma_max: Positive = 80.0
+        rho: Positive = 7.0
         """How much denser the levels lie at the small end (Eq. 5)."""
-        churn: float = 30.0
+        churn: NonNegative = 30.0
         """S_churn; this and the next three are of Table 5 for CIFAR-10."""
-        churn_min: float = 0.01
+        churn_min: NonNegative = 0.01
         """S_tmin."""
-        churn_max: float = 1.0
+        churn_max: NonNegative = 1.0
         """S_tmax."""
-        churn_noise: float = 1.007
+        churn_noise: NonNegative = 1.007
         """S_noise."""
         likelihood_solver: Literal["heun2", "rk4", "dopri5"] = "rk4"
         """The first two take `likelihood_steps` even steps of w, the last chooses its own."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
-        exact_divergence_dims: int = 8
+        exact_divergence_dims: Whole = 8
         """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
 
     presets: ClassVar[dict[str, Config]] = {

@@ -52,6 +52,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, OpenShare, Positive, Share, Whole
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.diffusion_sde import DiffusionSDE, SubVariancePreserving, VarianceExploding, VariancePreserving
@@ -77,33 +78,33 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level of the U-Net."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
         sde: Literal["ve", "vp", "subvp"] = "ve"
         """How data are noised."""
-        beta_min: float = 0.1
+        beta_min: Positive = 0.1
         """Of `vp` and `subvp`."""
-        beta_max: float = 20.0
-        sigma_min: float = 0.02
+        beta_max: Positive = 20.0
+        sigma_min: Positive = 0.02
         """Of `ve`."""
-        sigma_max: float = 100.0
-        t_min: float = 1e-5
+        sigma_max: Positive = 100.0
+        t_min: OpenShare = 1e-5
         """Earliest time in training."""
-        data_std: float = 0.5
+        data_std: Positive = 0.5
         """S."""
         output: Literal["noise", "velocity"] = "velocity"
         """What the network returns: eps_hat, or F of eps_hat = sin(phi) v - cos(phi) F."""
@@ -111,11 +112,11 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         """Of the error of a score: sigma^2, so that errors of the noise weigh the same at all times, or g^2."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -123,23 +124,23 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
 
         sampler: Literal["euler_maruyama", "predictor_corrector", "ode", "dpm_solver_pp"] = "dpm_solver_pp"
         """The reverse diffusion without or with a corrector, or the probability flow by a general or its own solver."""
-        num_steps: int = 25
+        num_steps: Count = 25
         """Levels that are visited; the correctors' and the solvers' evaluations come on top."""
-        t_min: float = 1e-3
+        t_min: OpenShare = 1e-3
         """Where samples are denoised for good; the authors take 1e-5 for `ve`."""
-        corrector_steps: int = 1
+        corrector_steps: Whole = 1
         """Steps of Langevin dynamics at each level."""
-        snr: float = 0.16
+        snr: Positive = 0.16
         """Ratio of signal to noise of such a step."""
         solver: Literal["heun2", "rk4", "dopri5"] = "rk4"
         """Of `ode` and of the likelihood; the first two take even steps of phi, the last chooses its own."""
-        solver_tolerance: float = 1e-5
+        solver_tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
-        likelihood_steps: int = 16
+        likelihood_steps: Count = 16
         """Of the first two solvers."""
-        likelihood_t_min: float = 1e-5
+        likelihood_t_min: OpenShare = 1e-5
         """Time whose density is taken for that of the data."""
-        exact_divergence_dims: int = 8
+        exact_divergence_dims: Whole = 8
         """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
 
     presets: ClassVar[dict[str, Config]] = {

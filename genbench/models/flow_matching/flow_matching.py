@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DequantisedLikelihood, Loss, register_model
+from genbench.core.ranges import Count, Fraction, Positive, Real, Share, Whole
 from genbench.models._noised_data import over
 from genbench.models._velocity_model import VelocityModel, logit_normal_times
 
@@ -78,43 +79,39 @@ class FlowMatching(VelocityModel, DequantisedLikelihood):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of that MLP."""
-        time_scale: float = 100.0
+        time_scale: Positive = 100.0
         """Factor of times before the sinusoidal embedding."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
         path: Literal["straight", "diffusion"] = "straight"
-        sigma_min: float = 0.0
+        sigma_min: Fraction = 0.0
         """Standard deviation around each example at the end of the straight path."""
         times: Literal["uniform", "logit_normal"] = "uniform"
         """Law of t in training."""
-        logit_mean: float = 0.0
+        logit_mean: Real = 0.0
         """Mean of the logit of t; above 0 is nearer the data."""
-        logit_std: float = 1.0
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if not 0.0 <= self.sigma_min < 1.0:
-                raise ValueError(f"sigma_min lies in [0, 1), found {self.sigma_min}")
+        logit_std: Positive = 1.0
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -122,14 +119,14 @@ class FlowMatching(VelocityModel, DequantisedLikelihood):
 
         solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "midpoint"
         """The first four take `num_steps` even steps, the last chooses its own."""
-        num_steps: int = 25
-        tolerance: float = 1e-5
+        num_steps: Count = 25
+        tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
         likelihood_solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "rk4"
         """Of the flow from data to noise with its density."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
-        exact_divergence_dims: int = 8
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
+        exact_divergence_dims: Whole = 8
         """Images of at most so many dimensions have the exact divergence, as vectors do; others Hutchinson's."""
 
     presets: ClassVar[dict[str, Config]] = {
