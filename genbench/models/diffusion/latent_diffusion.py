@@ -115,6 +115,10 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         ema_decay: Fraction = 0.995
         batch_size: Count = 32
 
+        def __post_init__(self) -> None:
+            if self.reconstruction_share + self.adversarial_share >= 1.0:
+                raise ValueError("`reconstruction_share` and `adversarial_share` leave nothing to diffusion")
+
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How latents are drawn."""

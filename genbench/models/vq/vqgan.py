@@ -98,6 +98,10 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         prior_learning_rate: Positive = 2e-3
         batch_size: Count = 32
 
+        def __post_init__(self) -> None:
+            if self.adversarial_share + self.prior_share >= 1.0:
+                raise ValueError("`adversarial_share` and `prior_share` leave nothing to the first phase")
+
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(
             num_codes=64,

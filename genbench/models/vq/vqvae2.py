@@ -223,6 +223,10 @@ class VQVAE2(GenerativeModel, LikelihoodBound, DiscreteLatents):
         learning_rate: Positive = 2e-3
         prior_learning_rate: Positive = 2e-3
 
+        def __post_init__(self) -> None:
+            if self.top_prior_share + self.bottom_prior_share >= 1.0:
+                raise ValueError("`top_prior_share` and `bottom_prior_share` leave nothing to the autoencoder")
+
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(
             num_top_codes=32, num_bottom_codes=64, decay=0.95, prior_width=32, top_prior_layers=2, bottom_prior_layers=2
