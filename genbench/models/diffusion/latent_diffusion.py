@@ -228,8 +228,7 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         first = player("autoencoder", *coder, lr=c.coder_learning_rate)
         second = player("generator", *coder, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
         judge = player("discriminator", self.critic, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        told = [] if self.conditioner is None else [self.conditioner]
-        unet = player("unet", self.unet, *told, lr=c.lr, ema_decay=c.ema_decay)
+        unet = player("unet", *self.learners(self.unet), lr=c.lr, ema_decay=c.ema_decay)
         rest = 1.0 - c.reconstruction_share - c.adversarial_share
         return (
             Phase(name="reconstruction", share=c.reconstruction_share, players=(first,), batch_size=c.batch_size),
@@ -239,12 +238,14 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
-        """Find what judges pictures, and start a codebook from k-means on the untrained encoder's latents.
+        """Find what judges pictures, keep conditions, start a codebook from k-means on the untrained encoder's latents.
 
         Raises:
             DataError: the weights of LPIPS are not there.
         """
         self.critic.prepare(batch.x.device)
+        if self.conditioner is not None:
+            self.conditioner.prepare(batch)
         if self.quantizer is not None:
             self.quantizer.fit(self._posterior(batch.x)[0])
 
@@ -258,9 +259,9 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
             return self.critic.discriminator_loss(to_signed(batch.x, self.levels), fake)
         return self._autoencoder_loss(batch.x, adversarial=player == "generator")
 
-    def sampled(self, num_samples: int, told: Tensor | None, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to latents, and decode these: (N, C, H, W), uint8."""
-        settings = self.sampling
+        settings, told = self.sampling, self.told(condition)
         levels = self.schedule.levels(self.schedule.num_steps if settings.num_steps is None else settings.num_steps)
         shape = (num_samples, self.config.latent_dim, self.latent_side, self.latent_side)
         z_T = torch.randn(shape, generator=generator, device=self.alpha.device)
