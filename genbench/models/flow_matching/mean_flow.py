@@ -214,8 +214,7 @@ class MeanFlow(VelocityModel, LikelihoodEstimate):
             slope: Tensor = torch.func.jvp(self.average, (z, r, t), tangents)[1]
         return v - over(t - r, z) * slope
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Go from noise to data by the solver of `sampling`: (N, *shape), uint8 for images."""
         z = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
         if self.sampling.solver != "mean":

@@ -20,6 +20,7 @@ noise with a batch of data, x_t = (1 - t) x0 + t x1 + sigma eps and the target u
   draws pairs from the plan with replacement, which has the same mean and leaves a third of the examples out.
 - The Schroedinger bridge of the paper (SB-CFM), a Brownian bridge on entropic pairs, is left out.
 - With sigma > 0 both ends have that noise added; samples start from N(0, I) all the same.
+- Conditions are left out: of the noise that is paired with the data of one class, the law is no longer N(0, I).
 - `smoke` and `small` use narrow networks, higher learning rates and shorter averages, for a thousand training steps,
   and train on uniformly noised integers, the data whose density the likelihood asks for. `small` stacks 2x2 pixels.
 - No image is flipped at random. `paper` has the sizes and training of the authors' code for CIFAR-10.

@@ -18,7 +18,7 @@ Straightness is S = integral of E |Z_1 - Z_0 - v(Z_t, t)|^2 over t, 0 where all 
 - Both flows come out of one training; `reflow_share` of the examples seen counts for the second. Without it there is
   no second flow, as in the paper's first table.
 - A first flow that has learned nothing yet, v = 0, couples nothing: the pairs are then independent noise and data.
-- Distillation into one step is left out, and so are flows beyond the second.
+- Distillation into one step is left out, and so are flows beyond the second, and conditions.
 - `smoke` and `small` use narrow networks, higher learning rates and shorter averages, for a thousand training steps,
   and train on uniformly noised integers, the data whose density the likelihood asks for. `small` stacks 2x2 pixels.
 - The network is the U-Net of DDPM in the sizes of the authors' DDPM++: no rescaled skips. No image is flipped.
