@@ -137,6 +137,27 @@ def test_the_classifier_moves_samples_to_a_class_and_at_scale_0_not_at_all(sampl
     assert torch.equal(flat, drawn[0.0][0])
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"])
+def test_however_steep_a_wrong_classifier_a_small_scale_moves_samples_little(sampler: str) -> None:
+    model = with_sampling(tiny(num_timesteps=1000, output="data", schedule="cosine"), sampler=sampler, num_steps=15)
+    signs = torch.randn(16, generator=seeded(3)).sign()
+
+    def denoised(x_t: Tensor, t: Tensor) -> Tensor:
+        """Of pixels that are N(0, 0.3^2)."""
+        alpha, sigma = (values[t][:, None, None, None] for values in (model.alpha, model.sigma))
+        return 0.09 * alpha / (0.09 * alpha.square() + sigma.square()) * x_t
+
+    def steep(x_t: Tensor, t: Tensor) -> Tensor:
+        return F.pad(100.0 * (x_t.flatten(1) * signs).sum(1, keepdim=True), (0, 2))
+
+    model.unet.forward, model.classifier.forward = denoised, steep
+    asked, drawn = torch.zeros(16, dtype=torch.int64), {}
+    for scale in (0.0, 0.001, 1.0):
+        drawn[scale] = with_sampling(model, classifier_scale=scale).sample_given(asked, generator=seeded()).float()
+    assert (drawn[0.001] - drawn[0.0]).abs().max() <= 15 * 0.001 * 255.0 + 1.0  # of each step, and of rounding
+    assert (drawn[1.0] - drawn[0.0]).abs().mean() > 2.0
+
+
 @pytest.mark.parametrize("learned", [False, True])
 def test_samples_are_made_by_the_given_generator_alone_in_inference_mode_too(learned: bool) -> None:
     model, labels = tiny(learned_variance=learned), torch.tensor([0, 1, 2])

@@ -29,16 +29,18 @@ come on top, and show in time and FLOPs.
 - The network is the U-Net of `ddpm`: attention at one level and the bottom where the paper has three levels, time and
   class added to features where it scales them, strided convolutions where it has residual blocks that halve. The same
   holds for the classifier, which has no random crops. Gradients are clipped to a norm of 1.
-- Estimates of x_0 are clipped to [-1, 1] before the gradient is added, as in the authors' code, and again behind it: of
-  a classifier trained for minutes the gradient at large t is noise, which sigma^2 / alpha enlarges without bounds.
+- Of images in [-1, 1] the exact gradient, alpha / sigma^2 times the difference of two means of x_0, is at most
+  2 alpha / sigma^2 in any dimension. That of a network is cut there: at large t it is noise, which sigma^2 / alpha
+  would enlarge without bounds. Estimates of x_0 are clipped to [-1, 1] before it is added, as in the authors' code,
+  and again behind.
 - The last step, which has no variance, is not shifted.
 - With `condition=class` a tenth of the examples has no class, so that the bound has a meaning.
 - `smoke` and `small` do not tell the network the class, keep variances fixed, take the cosine schedule, return v in
   place of eps, and draw on a sub-sequence of the steps, as `ddpm` does there; learning rates and averages suit a
   thousand steps.
-- `paper` has the sizes, dropout and schedule of the authors' flags for ImageNet at 64 px, the rate and the average that
-  are the defaults of their code, and trains its classifier by their flags for 128 px, whose batch both networks have.
-  The rate of the classifier falls along a cosine, not along a line.
+- `paper` has the sizes, dropout and schedule of the authors' flags for ImageNet at 64 px, a rate and an average of
+  ours, and trains its classifier by their flags for 128 px, whose batch both networks have. The rate of the classifier
+  falls along a cosine, not along a line.
 """
 
 from __future__ import annotations
@@ -53,11 +55,15 @@ from torch.nn import functional as F
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import SettingError
 from genbench.core.model import ConditionKind, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Several, Share, Whole
 from genbench.models._gaussian_diffusion import GaussianDiffusion
 from genbench.nn.noisy_classifier import NoisyClassifier, class_slope
 from genbench.nn.unet import UNet
 from genbench.prob.pixels import to_signed
 from genbench.samplers._protocol import Slope
+
+WIDTH = 2.0
+"""Of [-1, 1]: no two means of x_0 differ by more."""
 
 
 @register_model("guided_diffusion")
@@ -72,17 +78,17 @@ class GuidedDiffusion(GaussianDiffusion):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`, and of `classifier_width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom; the classifier's too."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
         schedule: Literal["linear", "cosine"] = "cosine"
         output: Literal["noise", "data", "velocity"] = "velocity"
@@ -93,57 +99,53 @@ class GuidedDiffusion(GaussianDiffusion):
         """Whether the network also returns the variances of the reverse steps."""
         condition: Literal["none", "class"] = "none"
         """What the U-Net is told of an image; the classifier guides either way."""
-        drop_condition: float = 0.1
+        drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
-        num_timesteps: int = 1000
+        num_timesteps: Several = 1000
         """T."""
-        classifier_share: float = 0.3
+        classifier_share: OpenShare = 0.3
         """Share of the examples seen that teach the classifier; the U-Net gets the rest."""
-        classifier_width: int = 16
+        classifier_width: Count = 16
         """Channels of the first level of the classifier."""
-        classifier_patch: int = 1
+        classifier_patch: Count = 1
         """As `patch`, of the classifier."""
-        classifier_blocks: int = 1
+        classifier_blocks: Count = 1
         """Residual blocks per level."""
-        classifier_heads: int = 1
+        classifier_heads: Count = 1
         """Of its attention, the pooling one included."""
-        classifier_lr: float = 1.0e-3
+        classifier_lr: Positive = 1.0e-3
         """It falls to 0 along a cosine."""
-        classifier_weight_decay: float = 0.05
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if not 0.0 < self.classifier_share < 1.0:
-                raise ValueError(f"classifier and network both need examples, found a share of {self.classifier_share}")
+        classifier_weight_decay: NonNegative = 0.05
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How samples are drawn and the bound is evaluated."""
 
         sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"] = "ddpm"
-        num_steps: int | None = 50
+        num_steps: Count | None = 50
         """Steps, of one network evaluation each, of two with `heun`, one more a corrector's step; None is T."""
         spacing: Literal["even", "karras"] = "even"
         """Steps even in time, or in a root of sigma / alpha from 80 down; `heun` always takes the latter."""
-        eta: float = 0.0
+        eta: Share = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
         predictor: Literal["reverse_diffusion", "none"] = "reverse_diffusion"
         """How `predictor_corrector` reaches the next level; `none` leaves all to the corrector."""
-        corrector_steps: int = 1
+        corrector_steps: Whole = 1
         """Steps of Langevin dynamics at each level."""
-        snr: float = 0.16
+        snr: Positive = 0.16
         """Ratio of the norms of signal and noise in such a step."""
-        classifier_scale: float = 1.0
+        classifier_scale: NonNegative = 1.0
         """s: 1 is Bayes' rule, 0 leaves the classifier out, more exaggerates the class."""
-        guidance: float = 1.0
+        guidance: NonNegative = 1.0
         """How the U-Net's own knowledge of the class is followed, as in `ddpm`; of no effect with `condition=none`."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"
         """Variance of a step of `ddpm`; of no effect where it is learned."""
-        likelihood_steps: int | None = 20
+        likelihood_steps: Count | None = 20
         """Terms of the bound evaluated between the first and the last, one from each stratum; None is all."""
         likelihood_variance: Literal["beta", "beta_tilde"] = "beta"
         """Variance of the steps in the bound; of no effect where it is learned."""
@@ -272,7 +274,13 @@ class GuidedDiffusion(GaussianDiffusion):
         if condition is None or scale == 0.0:
             return None
         y = condition
-        return lambda x_t, t: scale * class_slope(self.classifier, x_t, t, y)
+
+        def climbed(x_t: Tensor, t: Tensor) -> Tensor:
+            at = self._level(t)
+            most = WIDTH * at["alpha"] / at["sigma"].square()
+            return scale * class_slope(self.classifier, x_t, t, y).clamp(-most, most)
+
+        return climbed
 
     def _classifier_loss(self, x: Tensor, labels: Tensor) -> Loss:
         x_0 = to_signed(x, self.levels)
