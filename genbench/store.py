@@ -155,15 +155,24 @@ class RunFolder:
 
     def samples(self, key: str) -> np.ndarray | None:
         """Samples of a cell for showing: (N, C, H, W) uint8 in 0 .. 255; None when there are no images."""
-        file = self.cell_folder(key) / "samples.npz"
-        if not file.is_file():
-            return None
-        with np.load(file, allow_pickle=False) as arrays:
-            samples, levels = arrays["samples"], int(arrays["levels"])
-        if samples.ndim != 4 or levels == 0:
+        samples, levels = self._drawn(key)
+        if samples is None or samples.ndim != 4 or levels == 0:
             return None
         shown: np.ndarray = np.rint(samples * (255.0 / (levels - 1))).astype(np.uint8)
         return shown
+
+    def points(self, key: str) -> np.ndarray | None:
+        """Samples of a cell that are vectors: (N, D) float; None when there are none."""
+        samples, _ = self._drawn(key)
+        return samples if samples is not None and samples.ndim == 2 else None
+
+    def _drawn(self, key: str) -> tuple[np.ndarray | None, int]:
+        """Samples of a cell as they were drawn, None when there are none, and their levels, 0 for floats."""
+        file = self.cell_folder(key) / "samples.npz"
+        if not file.is_file():
+            return None, 0
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["samples"], int(arrays["levels"])
 
     def note(self, event: str, **details: str | int | float | None) -> None:
         """Append one line to the log of events and flush it."""

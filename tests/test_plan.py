@@ -48,6 +48,11 @@ def test_a_misspelt_suite_names_the_nearest():
         (("vae[latent_dim=big]",), SettingError, "latent_dim` is 'big'"),
         (("ddpm[sampler=dmid]",), SettingError, "sampler` is 'dmid'"),
         (("vae[preset=huge]",), SettingError, "no preset `huge`"),
+        (("vqvae[num_codes=0]",), SettingError, "`num_codes` is 0, expected a whole number of at least 1"),
+        (("vqvae[commitment=-2]",), SettingError, "`commitment` is -2, expected a number of at least 0"),
+        (("beta_tcvae[beta=-1]",), SettingError, "`beta` is -1, expected a number of at least 0"),
+        (("ddpm[num_steps=0]",), SettingError, "`num_steps` is 0, expected a whole number of at least 1"),
+        (("vae[learning_rate=nan]",), SettingError, "`learning_rate` is nan, expected a number above 0"),
         (("@flows",), UnknownName, "unknown paradigm `@flows`"),
         (("no_such_file.py",), UnknownName, "no such model file"),
         (("no_such_module:Sampler",), UnknownName, "no module `no_such_module`"),
@@ -64,7 +69,7 @@ def test_a_bad_model_is_refused_before_anything_runs(models, kind, message):
     ("dataset", "kind", "message"),
     [
         ("shapes[resolutoin=16]", SettingError, "`shapes` has no setting `resolutoin`"),
-        ("shapes[resolution=big]", SettingError, "`resolution` is 'big', expected int"),
+        ("shapes[resolution=big]", SettingError, "`resolution` is 'big', expected a whole number"),
         ("shapes:16", SettingError, "dataset `shapes` takes no argument, found `16`"),
         ("mnist[binarised=always]", SettingError, "`binarised` is 'always', expected one of"),
         ("folder", SettingError, "dataset `folder` needs a path"),
@@ -148,6 +153,27 @@ def test_a_misspelt_name_in_a_suite_is_refused_before_anything_runs(tmp_path, ti
         make_plan(load_suite(str(path)), Selection(), version="1")
     assert caught.value.message == message
     assert "did you mean" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("resolution=8]", "resolution=0]", "`shapes` setting `resolution` is 0, expected a whole number of at least 1"),
+        ("frechet_distance", "'realism[k=0]'", "`realism` setting `k` is 0, expected a whole number of at least 1"),
+        (
+            "frechet_distance",
+            "'frechet_distance[ddof=2]'",
+            "`frechet_distance` setting `ddof` is 2, expected one of 0, 1",
+        ),
+        ("features: shapes_net", "features: lpips[net=x,resolution=0]", "`resolution` is 0, expected a whole number"),
+    ],
+)
+def test_a_setting_out_of_range_in_a_suite_is_refused_before_anything_runs(tmp_path, tiny_suite, old, new, message):
+    path = tmp_path / "out_of_range.yaml"
+    path.write_text(tiny_suite.read_text().replace(old, new))
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite(str(path)), Selection(), version="1")
+    assert message in caught.value.message
 
 
 def test_nesting_without_end_is_refused(tmp_path):

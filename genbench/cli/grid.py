@@ -1,4 +1,4 @@
-"""`genbench grid`: samples of all models of a run side by side, or what their codes hold, as one picture."""
+"""`genbench grid`: samples of all models of a run side by side, what their codes hold, or learned densities."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from genbench.core.record import Record
-    from genbench.harness.pictures_of_codes import Kind, Rows
+    from genbench.harness.densities import Grid
+    from genbench.harness.pictures_of_codes import Kind, Rebuilt, Rows
     from genbench.store import RunFolder
 
-KINDS = ("samples", "reconstructions", "traversals", "interpolations")
-_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10}
+KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities")
+_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10, "densities": 4}
 _ROWS = {"reconstructions": 2, "traversals": 12, "interpolations": 4}
 _CAPTIONS = {
     "reconstructions": "held-out images and their reconstructions",
@@ -33,14 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default="samples",
-        help="samples of every model and control, or pictures from the codes of models that have some; models are "
-        "built again from their weights (default: samples)",
+        help="samples of every model and control, pictures from the codes of models that have some, or, of points in "
+        "the plane, samples beside the learned density; but for samples, models are built again from their weights "
+        "(default: samples)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="file", help="PNG to write (default: RUN/grid.png, RUN/KIND.png)"
     )
     parser.add_argument(
-        "--columns", type=int, metavar="n", help="pictures per row (default: 12; 9 traversals, 10 interpolations)"
+        "--columns",
+        type=int,
+        metavar="n",
+        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities)",
     )
     parser.add_argument(
         "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw the picture and print its path."""
     from genbench.core.errors import SettingError
+    from genbench.core.files import write_atomically
     from genbench.report.grid import FILES, save_png
     from genbench.store import RunFolder
 
@@ -67,6 +73,10 @@ def run(options: argparse.Namespace) -> int:
     if options.rows is not None and options.rows < 1:
         raise SettingError(f"--rows is {options.rows}, expected 1 or more")
     path = options.output or folder.path / FILES[kind]
+    if kind == "densities":
+        write_atomically(path, _densities(folder, columns))
+        sys.stdout.write(f"{path}\n")
+        return 0
     if kind == "samples":
         page = _samples(folder, columns)
     else:
@@ -86,8 +96,55 @@ def _samples(folder: RunFolder, columns: int) -> Image.Image:
         if samples is not None:
             rows[_name(record)] = samples
     if not rows:
-        raise StoreError(f"{folder.path}: no pictures in this run", hint="`genbench run` draws them")
+        hint = "`genbench run` draws them; runs on points in the plane have `--kind densities`"
+        raise StoreError(f"{folder.path}: no pictures in this run", hint=hint)
     return comparison_grid(rows, columns=columns)
+
+
+def _densities(folder: RunFolder, columns: int) -> bytes:
+    """The law of the data and all models, samples beside densities, as a PNG; what is left out is named on stderr."""
+    from genbench.core.dataset import build_dataset
+    from genbench.core.errors import StoreError
+    from genbench.harness import densities
+    from genbench.report.plane import Plane, plane_page
+
+    records = list(_finished(folder))
+    if not records:
+        raise StoreError(f"{folder.path}: no finished cells", hint="`genbench run` makes them")
+    ref = records[0].cell.dataset  # a run has one
+    dataset = build_dataset(ref)
+    reason = densities.why_no_plane(dataset)
+    if reason is not None:
+        raise StoreError(f"{folder.path}: {reason}", hint="`genbench run --suite density2d` makes such a run")
+    points = densities.held_out(dataset)
+    half = densities.half_side(points)
+    planes = [Plane(ref.label, points.numpy(), *_looked_at(densities.density_of_law(dataset, half), half))]
+    for record in records:
+        samples = folder.points(record.key)
+        if samples is not None:
+            planes.append(Plane(_name(record), samples, *_density_of(folder, record, half)))
+    return plane_page(planes, half=half, title=f"{folder.path.name}: samples and densities", pairs=columns)
+
+
+def _density_of(folder: RunFolder, record: Record, half: float) -> tuple[Grid | None, str]:
+    """Density of one model and a remark, or None and why there is none."""
+    from genbench.core.errors import GenbenchError
+    from genbench.harness import densities
+
+    if record.cell.role != "model":
+        return None, "a control"
+    try:
+        model = _rebuilt(folder, record).model
+    except GenbenchError as error:
+        return None, error.message
+    reason = densities.why_no_density(model)
+    return (None, reason) if reason is not None else _looked_at(densities.density_of_model(model, half), half)
+
+
+def _looked_at(density: Grid | None, half: float) -> tuple[Grid | None, str]:
+    from genbench.harness.densities import mass
+
+    return (None, "density not known") if density is None else (density, f"mass {mass(density, half):.3f}")
 
 
 def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int) -> Image.Image:
@@ -140,13 +197,9 @@ class _Section:
 
 def _section(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: int) -> _Section | str:
     """Rows of one model with what is to be said of them, or why it has none."""
-    from genbench.core.files import WEIGHTS
-    from genbench.harness.pictures_of_codes import bases, left_out, pictures_of_codes, rebuilt, why_not
+    from genbench.harness.pictures_of_codes import bases, left_out, pictures_of_codes, why_not
 
-    owner = folder.cell_folder(record.key) / WEIGHTS
-    if record.cell.weights_from is not None and not owner.is_file():
-        owner = folder.cell_folder(record.cell.weights_from) / WEIGHTS
-    found = rebuilt(record.cell, owner)
+    found = _rebuilt(folder, record)
     reason = why_not(kind, found.model, found.dataset)
     if reason is not None:
         return reason
@@ -159,6 +212,17 @@ def _section(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: 
     shown = None if partly is None else f"`{_name(record)}` shows {partly}"
     drawn = pictures_of_codes(kind, found, columns=columns, rows=rows)
     return _Section(drawn, tuple(text for text in (base, shown) if text))
+
+
+def _rebuilt(folder: RunFolder, record: Record) -> Rebuilt:
+    """The model of a record with its weights, or with those of the cell that trained them."""
+    from genbench.core.files import WEIGHTS
+    from genbench.harness.pictures_of_codes import rebuilt
+
+    owner = folder.cell_folder(record.key) / WEIGHTS
+    if record.cell.weights_from is not None and not owner.is_file():
+        owner = folder.cell_folder(record.cell.weights_from) / WEIGHTS
+    return rebuilt(record.cell, owner)
 
 
 def _heads(kind: Kind, columns: int) -> list[str]:

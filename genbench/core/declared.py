@@ -14,11 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genbench.core.errors import SettingError, nearest
+from genbench.core.ranges import NAMED
 from genbench.core.registry import PACKAGE_ROOT
+from genbench.core.settings import Kind, checked_value, kinds_of
 from genbench.core.spec import Scalar
 
 # Folders whose code can change a number of any cell; a model's own file is added to them.
 _SHARED_SOURCES = ("core", "nn", "prob", "samplers", "data", "features", "metrics", "evaluation", "harness")
+
+# What the names in an annotation stand for, as far as it can be told without an import.
+_KINDS = {kind.__name__: kinds_of(kind) for kind in (bool, int, float, str)}
+_KINDS |= {name: kinds_of(hint) for name, hint in NAMED.items()}
 
 
 @dataclass(frozen=True)
@@ -57,21 +63,34 @@ def registered_class(path: Path, name: str) -> ast.ClassDef:
 def settings_of(
     path: Path, name: str, *, nested: str = "Config", values: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Settings of a model, metric, dataset or extractor -> how they are declared: `int = 1`, and what is said of them.
+    """Settings of a model, metric, dataset or extractor -> how they are declared and what is said of them.
 
-    They are the fields of the class registered as `name`, inherited ones first, or of its nested class `Config`.
+    They are the fields of the nested class, or of the class registered as `name`, inherited ones first, where it has no
+    `Config`; a model's sampler has its own in `Sampling`. A line reads `int = 1 (at least 1)  -- Branches.`
 
     Args:
         path: of the file.
         name: registered name.
-        nested: class within a model that holds the settings; where it is missing, the fields are those of the class.
+        nested: class within a model that holds the settings.
         values: shown in place of the defaults, as they are written in a source.
     """
     found: dict[str, str] = {}
     for node in lineage(path, name):
-        holder = next((part for part in node.body if isinstance(part, ast.ClassDef) and part.name == nested), node)
-        found |= _explained(holder.body, values or {})
+        found |= _explained(_settings_body(node, nested), values or {})
     return found
+
+
+def annotations_of(path: Path, name: str) -> dict[str, str]:
+    """Settings of a metric, dataset or extractor -> annotation, inherited ones first."""
+    found: dict[str, str] = {}
+    for node in lineage(path, name):
+        found |= _annotations(_settings_body(node, "Config"))
+    return found
+
+
+def _settings_body(owner: ast.ClassDef, nested: str) -> list[ast.stmt]:
+    inside = (part for part in owner.body if isinstance(part, ast.ClassDef) and part.name == nested)
+    return next((part.body for part in inside), owner.body if nested == "Config" else [])
 
 
 def lineage(path: Path, name: str) -> list[ast.ClassDef]:
@@ -99,15 +118,16 @@ def _explained(body: Sequence[ast.stmt], values: Mapping[str, str]) -> Iterator[
     for part, after in itertools.zip_longest(body, body[1:]):
         if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
             continue
-        kind = ast.unparse(part.annotation)
-        if kind.startswith("ClassVar"):
+        annotation = ast.unparse(part.annotation)
+        if annotation.startswith("ClassVar"):
             continue
+        kind, limits = _spelt(annotation)
         value = None if part.value is None else ast.unparse(part.value)
         shown = values.get(part.target.id, value)
         default = "" if shown is None else f" = {shown}"
         says = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
         first = " ".join(str(says).split())
-        yield part.target.id, f"{kind}{default}{f'  -- {first}' if first else ''}"
+        yield part.target.id, f"{kind}{default}{limits}{f'  -- {first}' if first else ''}"
 
 
 @dataclass(frozen=True)
@@ -128,19 +148,18 @@ def metric_declaration(path: Path, name: str) -> MetricDeclaration:
     Raises:
         SettingError: no class in the file is registered under that name, or it declares no needs, scores and source.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and _registered(node) == name:
-            parts = {
-                part.target.id: part.value
-                for part in node.body
-                if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and part.value is not None
-            }
-            if {"needs", "gives", "source"} <= set(parts):
-                return MetricDeclaration(
-                    needs=tuple(sorted(_attributes(parts["needs"]))),
-                    scores=tuple(_scores(parts["gives"])),
-                    source=str(ast.literal_eval(parts["source"])),
-                )
+    parts = {
+        part.target.id: part.value
+        for node in lineage(path, name)
+        for part in node.body
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and part.value is not None
+    }
+    if {"needs", "gives", "source"} <= set(parts):
+        return MetricDeclaration(
+            needs=tuple(sorted(_attributes(parts["needs"]))),
+            scores=tuple(_scores(parts["gives"])),
+            source=str(ast.literal_eval(parts["source"])),
+        )
     raise SettingError(f"{path.name} declares no needs, scores and source of a metric `{name}`")
 
 
@@ -154,7 +173,7 @@ def _scores(node: ast.expr) -> list[tuple[str, str]]:
 
 
 def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner: str) -> None:
-    """Refuse unknown settings and values of the wrong type before anything runs.
+    """Refuse unknown settings, and values of the wrong type or out of range, before anything runs.
 
     Raises:
         SettingError: the first setting that does not fit.
@@ -163,8 +182,13 @@ def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner:
     for key, value in settings.items():
         if key not in known:
             raise SettingError(f"`{owner}` has no setting `{key}`", hint=nearest(key, known))
-        if not _fits(value, known[key]):
-            raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {_spelt(known[key])}")
+        _check(value, known[key], owner=owner, key=key)
+
+
+def _check(value: Scalar, annotation: str, *, owner: str, key: str) -> None:
+    kinds = _kinds(ast.parse(annotation, mode="eval").body)
+    if kinds is not None:
+        checked_value(value, kinds, owner=owner, key=key)
 
 
 def source_digest(extra: Iterable[Path] = ()) -> str:
@@ -198,13 +222,14 @@ def _registered(node: ast.ClassDef) -> str | None:
 
 
 def _fields(owner: ast.ClassDef, nested: str) -> dict[str, str]:
-    for node in owner.body:
-        if isinstance(node, ast.ClassDef) and node.name == nested:
-            fields = (part for part in node.body if isinstance(part, ast.AnnAssign))
-            return {
-                part.target.id: ast.unparse(part.annotation) for part in fields if isinstance(part.target, ast.Name)
-            }
-    return {}
+    inside = (part for part in owner.body if isinstance(part, ast.ClassDef) and part.name == nested)
+    return next((_annotations(part.body) for part in inside), {})
+
+
+def _annotations(body: Iterable[ast.stmt]) -> dict[str, str]:
+    fields = (part for part in body if isinstance(part, ast.AnnAssign))
+    found = {part.target.id: ast.unparse(part.annotation) for part in fields if isinstance(part.target, ast.Name)}
+    return {key: annotation for key, annotation in found.items() if not annotation.startswith("ClassVar")}
 
 
 def _presets(owner: ast.ClassDef) -> tuple[str, ...]:
@@ -220,25 +245,26 @@ def _presets(owner: ast.ClassDef) -> tuple[str, ...]:
     return ()
 
 
-def _fits(value: Scalar, annotation: str) -> bool:
-    if annotation.startswith("Literal["):
-        return value in _literals(annotation)
-    kinds = {part.strip() for part in annotation.split("|")}
-    if not kinds <= {"bool", "int", "float", "str", "None"}:
-        return True  # an alias or a container: left to the process that builds the model
-    if isinstance(value, bool):
-        return "bool" in kinds
-    if isinstance(value, int):
-        return bool(kinds & {"int", "float"})
-    return type(value).__name__ in kinds
+def _kinds(node: ast.expr) -> tuple[Kind, ...] | None:
+    """The kinds of values that an annotation allows; None where it has a name that only an import would explain."""
+    if isinstance(node, ast.Constant) and node.value is None:
+        return (Kind(plain=type(None)),)
+    if isinstance(node, ast.Name):
+        return _KINDS.get(node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        left, right = _kinds(node.left), _kinds(node.right)
+        return None if left is None or right is None else left + right
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+        choices = ast.literal_eval(node.slice)
+        return (Kind(choices=choices if isinstance(choices, tuple) else (choices,)),)
+    return None
 
 
-def _spelt(annotation: str) -> str:
-    if annotation.startswith("Literal["):
-        return "one of " + ", ".join(f"`{choice}`" for choice in _literals(annotation))
-    return annotation.replace(" | None", "")
-
-
-def _literals(annotation: str) -> tuple[object, ...]:
-    found = ast.literal_eval(annotation.removeprefix("Literal").replace("[", "(", 1)[:-1] + ",)")
-    return tuple(found)
+def _spelt(annotation: str) -> tuple[str, str]:
+    """The annotation with types that everybody knows, and the range of its numbers: `int`, ` (at least 1)`."""
+    plain, limits = [], []
+    for part in annotation.split(" | "):
+        kinds = _KINDS[part] if part in NAMED else ()
+        plain += [kind.plain.__name__ for kind in kinds if isinstance(kind.plain, type)] or [part]
+        limits += [kind.limits.limits for kind in kinds if kind.limits is not None and kind.limits.limits]
+    return " | ".join(plain), f" ({', '.join(limits)})" if limits else ""

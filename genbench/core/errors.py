@@ -29,7 +29,7 @@ class BrokenPlugin(GenbenchError):
 
 
 class SettingError(GenbenchError):
-    """A setting with an unknown key or a value of the wrong type."""
+    """A setting with an unknown key, or a value of the wrong type or out of range."""
 
 
 class SuiteError(GenbenchError):

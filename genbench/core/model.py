@@ -274,7 +274,7 @@ def build_model(
     """Build a model from a preset and settings; settings of its sampler go to `sampling`.
 
     Raises:
-        SettingError: unknown preset or setting, or a value of the wrong type.
+        SettingError: unknown preset or setting, or a value of the wrong type or out of range.
     """
     if preset not in kind.presets:
         raise SettingError(f"`{owner}` has no preset `{preset}`", hint=nearest(preset, kind.presets))

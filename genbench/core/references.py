@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from genbench.core.declared import Declaration, check_settings, lineage, settings_of
+from genbench.core.declared import Declaration, annotations_of, check_settings, lineage
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref
@@ -26,7 +26,8 @@ def check_reference(registry: Registry[object], ref: Ref) -> None:
 
     Raises:
         UnknownName: nobody registered it.
-        SettingError: an argument or a setting that it does not take, or a value of the wrong type.
+        SettingError: an argument or a setting that it does not take, or a value of the wrong type
+            or out of range.
         DataError: its argument is a path where nothing is.
     """
     check_name(registry, ref)
@@ -35,12 +36,7 @@ def check_reference(registry: Registry[object], ref: Ref) -> None:
         return
     _check_argument(registry.kind, path, ref)
     given = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
-    check_settings(Declaration(annotated(path, ref.name), {}, ()), given, owner=ref.name)
-
-
-def annotated(path: Path, name: str) -> dict[str, str]:
-    """Settings of a metric, dataset or extractor -> annotation."""
-    return {key: how.partition("  -- ")[0].partition(" = ")[0] for key, how in settings_of(path, name).items()}
+    check_settings(Declaration(annotations_of(path, ref.name), {}, ()), given, owner=ref.name)
 
 
 def _check_argument(kind: str, path: Path, ref: Ref) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genbench.core.dataset import PAD, Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._files import SPLITS
 from genbench.data._images import FORMATS, Frame, Member, Seen, frame_of_all, is_hidden, read_images, survey
@@ -62,7 +63,7 @@ class ImageArchive(Dataset):
 
     path: str
     """The file; `~` is the home folder."""
-    resolution: int | None = None
+    resolution: Count | None = None
     """Side in pixels to cut and resize to; None keeps the images as they are."""
     skip_bad: bool = False
     """Leave out members that cannot be read, instead of refusing the file."""

@@ -21,6 +21,7 @@ import torch
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 from genbench.data._pooling import average_pooled
@@ -38,7 +39,7 @@ PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
 class IdxImages(Dataset, ABC):
     """70,000 grey images of ten classes; (1, resolution, resolution), values 0 .. 255."""
 
-    resolution: int = NATIVE
+    resolution: Count = NATIVE
     """Side in pixels: 28 as stored; 32 with a frame of zeros; 16 and 8 averaged from 32 and rounded."""
     binarised: Literal["no", "static", "dynamic"] = "no"
     """Ink with the probability that a pixel's grey names (Salakhutdinov and Murray 2008): drawn once for each image, or

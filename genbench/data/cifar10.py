@@ -26,6 +26,7 @@ import torch
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._images import Frame, image_files, read_images, shared_frame
 from genbench.data._pooling import average_pooled
@@ -50,7 +51,7 @@ class CIFAR10(Dataset):
 
     source = "https://www.cs.toronto.edu/~kriz/cifar.html, for research"
 
-    resolution: int = NATIVE
+    resolution: Count = NATIVE
     """Side in pixels: 32 as stored; 16 and 8 averaged over equal blocks and rounded."""
 
     def __post_init__(self) -> None:

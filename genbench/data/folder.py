@@ -25,6 +25,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._images import FORMATS, Frame, image_files, read_images, shared_frame, survey
 
@@ -52,7 +53,7 @@ class Folder(Dataset):
 
     path: str
     """The folder; `~` is the home folder."""
-    resolution: int | None = None
+    resolution: Count | None = None
     """Side in pixels to cut and resize to; None keeps the images as they are."""
     skip_bad: bool = False
     """Leave out files that cannot be read, instead of refusing the folder; each is then decoded once more."""

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
+from genbench.core.ranges import Several
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
 from genbench.data._counter import key_of, uniforms
@@ -67,7 +68,7 @@ class Npz(Dataset):
 
     path: str
     """The file; `~` is the home folder."""
-    levels: int = 256
+    levels: Several = 256
     """Values run over 0 .. levels-1; a larger value in the file is an error."""
     value_range: ValueRange = "uint8"
     """`uint8` for whole numbers 0 .. levels-1, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""

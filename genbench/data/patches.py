@@ -21,6 +21,7 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, words
 
@@ -38,7 +39,7 @@ class Patches(Dataset):
 
     source = "scikit-learn: china.jpg (Chris McCoy) and flower.jpg (Oliver Hallmann), CC BY 2.0"
 
-    resolution: int = 16
+    resolution: Count = 16
     """Side of a patch in pixels, 4 .. 64; a larger patch shows more of the photograph, it is no enlargement."""
 
     def __post_init__(self) -> None:

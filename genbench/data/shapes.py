@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from genbench.core.dataset import PAD, Batch, Dataset, DataSpec, Factor, Split, register_dataset
+from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 from genbench.data._scenes import Scenes, render
@@ -73,7 +74,7 @@ class Shapes(Dataset):
 
     source = "rendered on the spot; no licence needed"
 
-    resolution: int = 32
+    resolution: Count = 32
     """Side of a picture in pixels: 8, 16, 32 or 64."""
 
     def __post_init__(self) -> None:

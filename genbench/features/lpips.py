@@ -31,6 +31,7 @@ from torchvision import models
 
 from genbench.core.errors import DataError, SampleError
 from genbench.core.features import FeatureExtractor, PerceptualDistance, register_features
+from genbench.core.ranges import Count
 from genbench.core.spec import Scalar
 from genbench.features._float32 import require_pictures, without_tf32
 from genbench.features._weights import digest, fill, find_weights, load_state
@@ -88,7 +89,7 @@ class LPIPS(FeatureExtractor, PerceptualDistance):
         weights: str = ""
         """torchvision's file, a saved `lpips.LPIPS` (whose heads are then used), or a folder with one; empty to look in
         GENBENCH_WEIGHTS and to download."""
-        resolution: int = 64
+        resolution: Count = 64
         """Pixels per side for which `num_features` counts; pictures of any size are taken."""
 
     shift: Tensor

@@ -23,6 +23,7 @@ from genbench.core.metric import (
     VectorEvidence,
 )
 from genbench.core.model import ContinuousLatents, DiscreteLatents, GenerativeModel, Likelihood
+from genbench.core.record import Kind
 from genbench.core.spec import Cell
 from genbench.evaluation.extraction import read_factors
 from genbench.evaluation.networks import Networks
@@ -146,12 +147,18 @@ def _likelihood(
     chunks = [scorer.log_likelihood(part.to(device), generator=generator) for part in test.split(_LIKELIHOOD_BATCH)]
     return LikelihoodEvidence(
         nats=torch.cat(chunks).double().cpu(),
-        kind=scorer.likelihood_kind,
+        kind=_kind(scorer, dataset),
         num_dims=dataset.spec.num_dims,
         levels=dataset.spec.levels,
         true_nats=_true_nats(dataset, test) if Need.TRUE_DENSITY in needs else None,
         estimator=scorer.likelihood_estimator,
     )
+
+
+def _kind(scorer: Likelihood, dataset: Dataset) -> Kind:
+    """What a likelihood is of these data: a density needs no dequantisation where nothing was quantised."""
+    kind = scorer.likelihood_kind
+    return "exact" if kind == "dequantised" and dataset.spec.levels is None else kind
 
 
 def _true_nats(dataset: Dataset, x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes
@@ -112,7 +113,7 @@ class AlphaPrecision(Metric):
 
     preset: Preset = "alaa"
     """See the module."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the bootstrap."""
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:

@@ -23,6 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, VectorEvidence, register_metric
+from genbench.core.ranges import Whole
 from genbench.core.record import Better, Score
 from genbench.core.spec import Scalar
 from genbench.metrics._scores import scored
@@ -94,7 +95,7 @@ class ClassifierTwoSample(Metric):
     """k nearest neighbours with k = floor(sqrt(n_train)), as in the paper; or `logistic`, or a small network, `mlp`."""
     split: Split = "half"
     """`half`: learn on one half, test on the other, as in the paper; `five_fold`: test every point once."""
-    seed: int = 0
+    seed: Whole = 0
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:
         """Two scores.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Positive
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
@@ -87,7 +88,7 @@ class CMMD(Metric):
     preset: Literal["original", "none"] = "original"
     """`original`: v_statistic and sigma 10, as published; `none`: the next two settings."""
     estimator: Estimator = "v_statistic"
-    sigma: float = SIGMA
+    sigma: Positive = SIGMA
 
     def __post_init__(self) -> None:
         if not self.sigma > 0.0:

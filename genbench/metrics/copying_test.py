@@ -25,6 +25,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Count, Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
@@ -118,9 +119,9 @@ class CopyingTest(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("copying_test", "higher"), ScoreName("copying_p", "higher"))
     source: ClassVar[str] = "Meehan et al. 2020, arXiv:2004.05675, Eq. 4"
 
-    num_cells: int = 3
+    num_cells: Count = 3
     """Cells of k-means."""
-    seed: int = 0
+    seed: Whole = 0
     """Of k-means."""
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LassoCV
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Whole
 from genbench.core.record import Score
 from genbench.metrics._latents import (
     Array,
@@ -125,7 +126,7 @@ class DCI(Metric):
 
     regressor: Regressor = "gradient_boosting"
     """What predicts a factor: the trees of Locatello et al. 2019, or `random_forest` or `lasso`."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the split and of the predictors."""
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:

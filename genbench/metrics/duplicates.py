@@ -20,6 +20,7 @@ from typing import ClassVar
 from scipy import stats
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import OpenShare
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
@@ -83,7 +84,7 @@ class Duplicates(Metric):
     )
     source: ClassVar[str] = "beta-binomial law of exceedances of an order statistic over nearest-neighbour distances"
 
-    quantile: float = 0.001
+    quantile: OpenShare = 0.001
     """Share of held-out examples that may be as near to a training example as what counts as near."""
 
     def __post_init__(self) -> None:

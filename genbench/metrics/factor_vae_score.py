@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Count, Several, Whole
 from genbench.core.record import Score
 from genbench.metrics._latents import Array, block_estimate, checked_latents, found_latents, latent_protocol
 from genbench.metrics._scores import scored
@@ -101,13 +102,13 @@ class FactorVAEScore(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("factor_vae_score", "higher", "share"),)
     source: ClassVar[str] = "Kim and Mnih 2018, arXiv:1802.05983, Sec. 4"
 
-    batch_size: int = 64
+    batch_size: Several = 64
     """Examples that share a factor's value; 64 in Locatello et al. 2019."""
-    num_train: int = 10_000
+    num_train: Count = 10_000
     """Votes that learn which factor a latent stands for."""
-    num_test: int = 5_000
+    num_test: Count = 5_000
     """Votes that are scored."""
-    seed: int = 0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 2 or self.num_train < 1 or self.num_test < NUM_BLOCKS:

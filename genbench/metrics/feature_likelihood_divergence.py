@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Count, Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes, some_of, with_held_out
@@ -91,9 +92,9 @@ class FeatureLikelihoodDivergence(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("fld", "lower", "nats/100 dims"),)
     source: ClassVar[str] = "Jiralerspong et al. 2023, arXiv:2302.04440, Eq. 2 to 4"
 
-    max_samples: int = 10_000
+    max_samples: Count = 10_000
     """More samples than this are thinned at random, as in the authors' code."""
-    seed: int = 0
+    seed: Whole = 0
     """Of thinning, and of the halves of the training data."""
 
     def __post_init__(self) -> None:

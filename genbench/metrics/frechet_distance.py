@@ -65,7 +65,7 @@ class FrechetDistance(Metric):
     )
     source: ClassVar[str] = "Heusel et al. 2017, arXiv:1706.08500, Eq. 6"
 
-    ddof: int = 1
+    ddof: Literal[0, 1] = 1
     """N - ddof stands in the denominator of the covariances: 1 nearly everywhere, 0 in StyleGAN's code."""
     bias: Literal["kept", "gaussian", "fourth_moment"] = "kept"
     """Small-sample bias: kept as in the literature, or removed in closed form or by fourth moments."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from genbench.core.features import Statistics
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Several, Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_rows
 from genbench.metrics._frechet import Side, counted, fitted, sides
@@ -77,10 +78,10 @@ class FrechetInfinity(Metric):
     )
     source: ClassVar[str] = "Chong and Forsyth 2020, arXiv:1911.07023, Sec. 3.2"
 
-    min_samples: int = 5000
+    min_samples: Several = 5000
     """Least size of a subset; preset `dgm-eval` takes N/10 where that is less."""
-    num_points: int = 15
-    seed: int = 0
+    num_points: Several = 15
+    seed: Whole = 0
     preset: Literal["chong-forsyth", "dgm-eval"] = "chong-forsyth"
     """Where the sizes of subsets begin."""
 

@@ -29,6 +29,7 @@ import numpy as np
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Positive, Several
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
 from genbench.metrics._features import Features, finite_features
@@ -52,7 +53,7 @@ HOW = "variance of the U-statistic over samples and reference, inverted"
 class SubsetRule:
     """How a code draws its subsets."""
 
-    num_subsets: int = 100
+    num_subsets: Several = 100
     size: int = 1000
     seed: int = SUBSET_SEED
     shrinks: bool = False
@@ -164,10 +165,10 @@ class KernelDistance(Metric):
     """Draw subsets as a named code does, see the module; `none`: as the next three settings say."""
     estimator: Literal["u_statistic", "subsets"] = "u_statistic"
     """All pairs at once, or the mean over random subsets drawn as torch-fidelity draws them."""
-    num_subsets: int = 100
-    subset_size: int = 1000
+    num_subsets: Several = 100
+    subset_size: Several = 1000
     kernel: KernelName = "cubic"
-    sigma: float = SIGMA
+    sigma: Positive = SIGMA
     """Width of `rbf`."""
 
     def __post_init__(self) -> None:

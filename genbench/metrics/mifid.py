@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Share
 from genbench.core.record import Better, Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._held_out import sizes
@@ -116,7 +117,7 @@ class MIFID(Metric):
     )
     source: ClassVar[str] = "Bai et al. 2021, arXiv:2106.03062, Eq. 3 to 5"
 
-    threshold: float = 0.1
+    threshold: Share = 0.1
     """Distance from which on there is no penalty."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Several
 from genbench.core.record import Score
 from genbench.metrics._latents import Array, checked_latents, found_latents, latent_protocol, top_two
 from genbench.metrics._scores import scored
@@ -65,7 +66,7 @@ class MIG(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("mig", "higher"),)
     source: ClassVar[str] = "Chen et al. 2018, arXiv:1802.04942, Sec. 4.1; Locatello et al. 2019, arXiv:1811.12359"
 
-    num_bins: int = 20
+    num_bins: Several = 20
     """Of equal width, for each latent; 20 in Locatello et al. 2019."""
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Several, Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import named, scored
@@ -84,8 +85,8 @@ class MIND(Metric):
 
     preset: Preset = "torch-fidelity"
     """Sets of unequal size: drop examples of the larger, or couple quantiles."""
-    num_directions: int = 1000
-    seed: int = SEED
+    num_directions: Several = 1000
+    seed: Whole = SEED
 
     def __post_init__(self) -> None:
         if self.num_directions < 2:

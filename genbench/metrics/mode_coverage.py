@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from genbench.core.metric import Evidence, FactorEvidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Share
 from genbench.core.record import Score
 from genbench.prob.intervals import normal_interval, share_interval
 
@@ -32,7 +33,7 @@ class ModeCoverage(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("mode_coverage", "higher"), ScoreName("recognised", "higher"))
     source: ClassVar[str] = "after Metz et al. 2017, arXiv:1611.02163, Sec. 3.3"
 
-    min_confidence: float = 0.5
+    min_confidence: Share = 0.5
     """Least probability of every factor's value for a sample to count.
 
     0.5 means that each value is likelier than all others together. `shapes_net` reads at least 998 of 1,000 held-out

@@ -25,6 +25,7 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Several, Whole
 from genbench.core.record import Score
 from genbench.metrics._latents import Array, checked_latents, found_latents, latent_protocol, train_and_test
 from genbench.metrics._scores import scored
@@ -102,9 +103,9 @@ class Modularity(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("modularity", "higher"), ScoreName("explicitness", "higher"))
     source: ClassVar[str] = "Ridgeway and Mozer 2018, arXiv:1802.05312, Sec. 3"
 
-    num_bins: int = 20
+    num_bins: Several = 20
     """Of equal width, for each latent; 20 in Locatello et al. 2019."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the split for explicitness."""
 
     def __post_init__(self) -> None:

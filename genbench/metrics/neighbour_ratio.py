@@ -21,6 +21,7 @@ from typing import ClassVar
 import torch
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Whole
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._given_scores import given_scores
@@ -90,7 +91,7 @@ class NeighbourRatio(Metric):
     )
     source: ClassVar[str] = "Platzer and Reutterer 2021, arXiv:2104.00635, Sec. 3.2"
 
-    seed: int = 0
+    seed: Whole = 0
     """Of the choice of examples from the larger of the two real sets."""
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:

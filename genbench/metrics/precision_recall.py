@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Count
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
@@ -108,7 +109,7 @@ class PrecisionRecall(Metric):
 
     preset: Preset = "kynkaanniemi"
     """Whose k and edge; see the module. `f_score` is given with `torch-fidelity` alone."""
-    k: int | None = None
+    k: Count | None = None
     """Neighbours within a ball, its centre not counted; None: the preset's."""
 
     def __post_init__(self) -> None:

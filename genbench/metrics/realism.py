@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Count
 from genbench.core.record import Score
 from genbench.metrics._features import Features, finite_features
 from genbench.metrics._scores import scored
@@ -101,7 +102,7 @@ class Realism(Metric):
 
     preset: Preset = "paper"
     """See the module."""
-    k: int = 3
+    k: Count = 3
     """Neighbours within a ball, its centre not counted."""
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Whole
 from genbench.core.record import Score
 from genbench.metrics._latents import Array, checked_latents, found_latents, latent_protocol, top_two, train_and_test
 from genbench.metrics._scores import scored
@@ -73,7 +74,7 @@ class SAP(Metric):
 
     preset: Preset = "discrete"
     """`discrete`: a linear support vector machine for each pair; `continuous`: squared correlation."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the split into training and test examples."""
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:

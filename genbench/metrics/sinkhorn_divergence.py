@@ -22,6 +22,7 @@ import ot
 from scipy.special import logsumexp
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Positive, Several, Whole
 from genbench.core.record import Score
 from genbench.metrics._scores import scored
 from genbench.metrics._vectors import Array, checked_points, found_vectors, subset
@@ -85,12 +86,12 @@ class SinkhornDivergence(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("sinkhorn", "lower"),)
     source: ClassVar[str] = "Feydy et al. 2019, arXiv:1810.08278, Eq. 3"
 
-    epsilon_share: float = 0.05
+    epsilon_share: Positive = 0.05
     """Epsilon over the mean squared distance between two reference points. No paper settles it; 0.05 tells modes apart
     and converges in about a second for a thousand points."""
-    max_points: int = 1000
+    max_points: Several = 1000
     """Points used on each side: of larger sets, a random subset."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the subsets."""
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, feature_pair, register_metric
+from genbench.core.ranges import Several, Whole
 from genbench.core.record import Score
 from genbench.core.spec import Scalar
 from genbench.metrics._features import Features, finite_features
@@ -66,9 +67,9 @@ class SlicedWasserstein(Metric):
 
     preset: Literal["monte_carlo", "gaussian"] = "monte_carlo"
     """The definition over random directions, or dgm-eval's closed approximation."""
-    num_directions: int = 1000
+    num_directions: Several = 1000
     """Of `monte_carlo`."""
-    seed: int = SEED
+    seed: Whole = SEED
     """Of `monte_carlo`."""
 
     def __post_init__(self) -> None:

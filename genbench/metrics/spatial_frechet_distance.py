@@ -53,7 +53,7 @@ class SpatialFrechetDistance(Metric):
     )
     source: ClassVar[str] = "Nash et al. 2021, arXiv:2103.03841, Sec. 5"
 
-    ddof: int = 1
+    ddof: Literal[0, 1] = 1
     """N - ddof stands in the denominator of the covariances."""
     bias: Literal["kept", "gaussian", "fourth_moment"] = "kept"
     """Small-sample bias: kept as in the literature, or removed in closed form or by fourth moments."""

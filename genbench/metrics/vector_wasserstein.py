@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from genbench.core.metric import Evidence, Metric, Need, ScoreName, register_metric
+from genbench.core.ranges import Count, Whole
 from genbench.core.record import Score
 from genbench.metrics._scores import scored
 from genbench.metrics._vectors import Array, checked_points, found_vectors
@@ -54,8 +55,8 @@ class VectorWasserstein(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("sliced_w2", "lower"),)
     source: ClassVar[str] = "Bonneel et al. 2015, doi:10.1007/s10851-014-0506-3, Sec. 3"
 
-    num_directions: int = 1000
-    seed: int = 0
+    num_directions: Count = 1000
+    seed: Whole = 0
     """Of the directions."""
 
     def __post_init__(self) -> None:

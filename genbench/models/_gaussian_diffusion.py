@@ -8,128 +8,28 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal, Protocol, cast
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import ConditionKind, GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player
-from genbench.models._conditional_sampling import ConditionalSampling
-from genbench.nn.conditioning import Conditioner
+from genbench.core.model import GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player
+from genbench.models._conditional_sampling import ConditionalSampling, conditioner_for
+from genbench.models._diffusion_settings import SamplingSettings, Settings
 from genbench.prob import diffusion_bound, prediction
-from genbench.prob.noise_schedule import ScheduleName, Variance, noise_schedule
+from genbench.prob.noise_schedule import noise_schedule
 from genbench.prob.pixels import to_signed, to_uint8
-from genbench.prob.prediction import Prediction
+from genbench.samplers._protocol import Slope
 from genbench.samplers.ddim import ddim
 from genbench.samplers.ddpm import ddpm, ddpm_learned
 from genbench.samplers.dpm_solver_pp import dpm_solver_pp
 from genbench.samplers.heun import heun
-from genbench.samplers.predictor_corrector import Predictor, predictor_corrector
+from genbench.samplers.predictor_corrector import predictor_corrector
 
 BOUND_WEIGHT = 0.001
 """Of L_vlb beside L_simple (Nichol and Dhariwal, Sec. 3.1)."""
-
-
-class Settings(Protocol):
-    """What a paper's `Config` must hold; the meaning of each is said there."""
-
-    @property
-    def output(self) -> Prediction:
-        """What the network returns."""
-
-    @property
-    def target(self) -> Prediction:
-        """What the squared error is of."""
-
-    @property
-    def learned_variance(self) -> bool:
-        """Whether the network returns the variances of the reverse steps."""
-
-    @property
-    def schedule(self) -> ScheduleName:
-        """Of the noise."""
-
-    @property
-    def num_timesteps(self) -> int:
-        """T."""
-
-    @property
-    def condition(self) -> ConditionKind:
-        """What the network is told."""
-
-    @property
-    def drop_condition(self) -> float:
-        """Share of examples whose condition is left out."""
-
-    @property
-    def lr(self) -> float:
-        """Learning rate."""
-
-    @property
-    def warmup_steps(self) -> int:
-        """Over which it rises."""
-
-    @property
-    def final_lr_share(self) -> float:
-        """Of it, at the end."""
-
-    @property
-    def ema_decay(self) -> float:
-        """Of the weights."""
-
-    @property
-    def batch_size(self) -> int:
-        """Of training."""
-
-
-class SamplingSettings(Protocol):
-    """What a paper's `Sampling` must hold."""
-
-    @property
-    def sampler(self) -> Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"]:
-        """Which one."""
-
-    @property
-    def num_steps(self) -> int | None:
-        """Steps, each of one network evaluation or more; None is T."""
-
-    @property
-    def eta(self) -> float:
-        """Share of the ancestral noise in a step of `ddim`."""
-
-    @property
-    def spacing(self) -> Literal["even", "karras"]:
-        """Of the steps."""
-
-    @property
-    def predictor(self) -> Predictor:
-        """Of `predictor_corrector`."""
-
-    @property
-    def corrector_steps(self) -> int:
-        """Of `predictor_corrector`."""
-
-    @property
-    def snr(self) -> float:
-        """Of a step of the corrector."""
-
-    @property
-    def guidance(self) -> float:
-        """S."""
-
-    @property
-    def variance(self) -> Variance:
-        """Of a step of `ddpm`, where it is fixed."""
-
-    @property
-    def likelihood_steps(self) -> int | None:
-        """Terms of the bound between the first and the last; None is all."""
-
-    @property
-    def likelihood_variance(self) -> Variance:
-        """Of the steps in the bound, where it is fixed."""
 
 
 class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, IterativeSampler):
@@ -184,24 +84,31 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
 
     def make_conditioner(self, dim: int) -> None:
         """Where the settings say so, learn vectors (B, dim) of conditions."""
-        if self.config.condition != "none":
-            owner, share = type(self).__module__.rpartition(".")[2], self.config.drop_condition
-            self.conditioner = Conditioner(self.spec, self.config.condition, dim, drop_share=share, owner=owner)
+        owner = type(self).__module__.rpartition(".")[2]
+        self.conditioner = conditioner_for(self.spec, self.config, dim, owner=owner)
 
     def phases(self) -> tuple[Phase, ...]:
         """One player."""
-        player = Player(
+        players = (self.denoising_player(),)
+        return (Phase(name="train", share=1.0, players=players, batch_size=self.config.batch_size),)
+
+    def denoising_player(self) -> Player:
+        """Who trains the network, for `denoising_loss`."""
+        return Player(
             name="network",
-            modules=(self.network,) if self.conditioner is None else (self.network, self.conditioner),
+            modules=self.learners(self.network),
             lr=self.config.lr,
             clip_norm=self.clip_norm,
             warmup_steps=self.config.warmup_steps,
             final_lr_share=self.config.final_lr_share,
             ema_decay=self.config.ema_decay,
         )
-        return (Phase(name="train", share=1.0, players=(player,), batch_size=self.config.batch_size),)
 
     def loss(self, batch: Batch, player: str) -> Loss:
+        """The loss of the network."""
+        return self.denoising_loss(batch)
+
+    def denoising_loss(self, batch: Batch) -> Loss:
         """L_simple = E |eps - eps_theta(alpha_t x_0 + sigma_t eps, t)|^2, a mean over dimensions (Eq. 14).
 
         With a learned variance, L_simple + 0.001 L_vlb.
@@ -221,9 +128,9 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
         vlb = self.schedule.num_steps * term / (self.spec.num_dims * math.log(2.0))
         return Loss(mse + BOUND_WEIGHT * vlb, {"l_simple": mse.detach(), "l_vlb": vlb.detach()})
 
-    def sampled(self, num_samples: int, told: Tensor | None, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to images by the sampler of `sampling` (Algorithm 2): (N, C, H, W), uint8."""
-        settings = self.how
+        settings, told, slope = self.how, self.told(condition), self.slope(condition)
         num_steps = self.schedule.num_steps if settings.num_steps is None else settings.num_steps
         spaced_by_karras = settings.spacing == "karras" or settings.sampler == "heun"
         levels = self.schedule.karras_levels(num_steps) if spaced_by_karras else self.schedule.levels(num_steps)
@@ -235,15 +142,21 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return denoise_and_share(x_t, t)[0]
 
+        def climb(x_t: Tensor, t: Tensor) -> Tensor:
+            x_0 = denoise(x_t, t)
+            if slope is None:
+                return x_0
+            return prediction.with_slope(x_0, slope(x_t, t), **self._level(t)).clamp(-1.0, 1.0)
+
         if settings.sampler == "ddim":
-            x_0 = ddim(denoise, x_T, levels, eta=settings.eta, generator=generator)
+            x_0 = ddim(climb, x_T, levels, eta=settings.eta, generator=generator)
         elif settings.sampler == "dpm_solver_pp":
-            x_0 = dpm_solver_pp(denoise, x_T, levels)
+            x_0 = dpm_solver_pp(climb, x_T, levels)
         elif settings.sampler == "heun":
-            x_0 = heun(denoise, x_T, levels)
+            x_0 = heun(climb, x_T, levels)
         elif settings.sampler == "predictor_corrector":
             x_0 = predictor_corrector(
-                denoise,
+                climb,
                 x_T,
                 levels,
                 predictor=settings.predictor,
@@ -252,10 +165,21 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
                 generator=generator,
             )
         elif self.config.learned_variance:
-            x_0 = ddpm_learned(denoise_and_share, x_T, levels, generator=generator)
+            x_0 = ddpm_learned(denoise_and_share, x_T, levels, generator=generator, slope=slope)
         else:
-            x_0 = ddpm(denoise, x_T, levels, variance=settings.variance, generator=generator)
+            x_0 = ddpm(denoise, x_T, levels, variance=settings.variance, generator=generator, slope=slope)
         return to_uint8(x_0, self.levels)
+
+    def slope(self, condition: Tensor | None) -> Slope | None:
+        """What samples climb beside the score of the network, such as a classifier; None is nothing.
+
+        A step of `ddpm` shifts its mean by it (Dhariwal and Nichol 2021, arXiv:2105.05233, Algorithm 1), the other
+        samplers add it to the score (Algorithm 2).
+
+        Args:
+            condition: what samples are given, labels (B,) or captions (B, T); None is nothing.
+        """
+        return None
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Estimate x_0 = (x_t - sigma_t eps_theta) / alpha_t, clipped to [-1, 1]: the shape of `x_t`.

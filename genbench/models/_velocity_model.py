@@ -4,6 +4,7 @@
 
 A paper's file adds its path, its coupling of noise and data, and its loss. Images of integers are scaled to [-1, 1] and
 have a U-Net; vectors of floats are taken as they are, should have variances near 1, and have a residual MLP.
+A model that can be told conditions makes a `conditioner`, and follows them by `guidance`; likelihoods are without any.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Generator, Tensor, nn
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import SettingError
 from genbench.core.model import GenerativeModel, IterativeSampler, Phase, Player
+from genbench.models._conditional_sampling import ConditionalSampling
 from genbench.models._noised_data import NetworkSettings, unet_or_mlp
 from genbench.nn.time_mlp import TimeMLP
 from genbench.nn.unet import UNet
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.pixels import to_signed, to_uint8
-from genbench.samplers.ode import Solver, solve, solve_with_log_density
+from genbench.samplers.ode import Field, Solver, solve, solve_with_log_density
 
 CLIP_NORM = 1.0
 """Of gradients."""
@@ -93,7 +95,7 @@ class SamplingSettings(Protocol):
         """Images of at most so many dimensions have the exact divergence."""
 
 
-class VelocityModel(GenerativeModel, IterativeSampler):
+class VelocityModel(ConditionalSampling, GenerativeModel, IterativeSampler):
     """A velocity field between noise and data; a subclass has the loss and sets `sampling` and `network`.
 
     `log_likelihood` is the density at t = 1 of the flow that starts as N(0, I), of images at uniformly noised integers.
@@ -119,6 +121,7 @@ class VelocityModel(GenerativeModel, IterativeSampler):
             name = type(self).__module__.rpartition(".")[2]
             raise SettingError(f"`{name}` models images of integers and vectors of floats, found {spec.kind} data")
         self.config, self.levels = config, spec.levels
+        self.conditioner = None
 
     @property
     @abstractmethod
@@ -129,6 +132,11 @@ class VelocityModel(GenerativeModel, IterativeSampler):
     def how(self) -> SamplingSettings:
         """How samples are drawn: `sampling`, of whichever class it is."""
         return cast("SamplingSettings", self.sampling)
+
+    @property
+    def guidance(self) -> float:
+        """s, by which samples follow what they are told."""
+        return 1.0
 
     def make_network(self) -> UNet | TimeMLP:
         """A new network for the data, 0 at its start; `embedding_dim` is the length of its time embedding."""
@@ -149,30 +157,34 @@ class VelocityModel(GenerativeModel, IterativeSampler):
 
     def phases(self) -> tuple[Phase, ...]:
         """One player."""
-        players = (self.player("network", self.network),)
+        players = (self.player("network", *self.learners(self.network)),)
         return (Phase(name="train", share=1.0, players=players, batch_size=self.config.batch_size),)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """v(x, t): the shape of `x`.
+        """v(x, t) without a condition: the shape of `x`.
 
         Args:
             x: (B, ...) float.
             t: (B,) in [0, 1].
         """
-        v: Tensor = self.network(x, self.config.time_scale * t)
-        return v
+        return self.output(self.network, x, self.config.time_scale * t, None)
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def velocity_given(self, x: Tensor, t: Tensor, told: Tensor | None, *, guidance: float = 1.0) -> Tensor:
+        """v(x, t) given vectors of conditions (B, dim), or none, guided by s: the shape of `x`."""
+        if told is None:
+            return self.velocity(x, t)
+        return self.output(self.network, x, self.config.time_scale * t, told, guidance=guidance)
+
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Follow the flow from noise to data by the solver of `sampling`: (N, *shape), uint8 for images."""
         x0 = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
-        return self.as_data(self.flow(x0))
+        return self.as_data(self.flow(x0, self.told(condition)))
 
-    def flow(self, x0: Tensor) -> Tensor:
-        """Where the flow takes noise, on the scale of the model: the shape of `x0`."""
+    def flow(self, x0: Tensor, told: Tensor | None = None) -> Tensor:
+        """Where the flow takes noise, given vectors of conditions or none, on the scale of the model: as `x0`."""
         s = self.how
         solver = Solver(method=s.solver, num_steps=s.num_steps, rtol=s.tolerance, atol=s.tolerance)
-        return solve(self._field, x0, start=0.0, end=self.last_time, solver=solver)
+        return solve(self._field(told), x0, start=0.0, end=self.last_time, solver=solver)
 
     @property
     def likelihood_estimator(self) -> str:
@@ -201,7 +213,7 @@ class VelocityModel(GenerativeModel, IterativeSampler):
             generator: of Hutchinson's signs.
         """
         x0, gain = solve_with_log_density(
-            self._field,
+            self._field(None),
             y,
             start=self.last_time,
             end=0.0,
@@ -227,9 +239,14 @@ class VelocityModel(GenerativeModel, IterativeSampler):
         """Points on the scale of the model as the data are: vectors, or uint8."""
         return x1 if self.levels is None else to_uint8(x1, self.levels)
 
-    def _field(self, t: Tensor, x: Tensor) -> Tensor:
-        within = t.clamp(0.0, self.last_time)  # an adaptive solver steps beyond the end, where nothing was learned
-        return self.velocity(x, within.expand(len(x)))
+    def _field(self, told: Tensor | None) -> Field:
+        """The velocity as a solver asks for it."""
+
+        def field(t: Tensor, x: Tensor) -> Tensor:
+            within = t.clamp(0.0, self.last_time)  # an adaptive solver steps beyond the end, where nothing was learned
+            return self.velocity_given(x, within.expand(len(x)), told, guidance=self.guidance)
+
+        return field
 
     @property
     def _likelihood_solver(self) -> Solver:

@@ -121,6 +121,12 @@ class Conditioner(nn.Module):
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         self._kept = 0  # the same number where no device must be asked for it
 
+    def prepare(self, batch: Batch) -> None:
+        """Keep the conditions of a batch to draw from; the first ones of training take their place."""
+        taken = self.of_batch(batch)[:POOL_SIZE]
+        self._write(taken, first=0)
+        self.filled.fill_(len(taken))
+
     def of_batch(self, batch: Batch) -> Tensor:
         """Conditions of a batch: (B,) labels or (B, T) captions.
 
@@ -160,23 +166,31 @@ class Conditioner(nn.Module):
 
     def _keep(self, condition: Tensor) -> None:
         taken = condition[: POOL_SIZE - self._kept]
-        rows = self.pool[self._kept : self._kept + len(taken)]
-        (rows if self.kind == "class" else rows[:, : taken.shape[1]]).copy_(taken)
+        self._write(taken, first=self._kept)
         self._kept += len(taken)
         self.filled.fill_(self._kept)
+
+    def _write(self, taken: Tensor, *, first: int) -> None:
+        """Put conditions into the pool, from row `first` on."""
+        rows = self.pool[first : first + len(taken)]
+        if self.kind == "text":
+            rows[:, taken.shape[1] :] = PAD  # of longer captions that stood there
+            rows = rows[:, : taken.shape[1]]
+        rows.copy_(taken)
 
     def drawn(self, count: int, *, generator: Generator) -> Tensor:
         """Conditions of the first training examples, drawn at random: (count,) or (count, T).
 
         Raises:
-            RuntimeError: the model was never trained.
+            RuntimeError: the model was never prepared nor trained.
         """
-        if not int(self.filled):
+        filled = int(self.filled)
+        if not filled:
             raise RuntimeError("there is no condition to draw from: the model was never trained")
-        rows = torch.randint(int(self.filled), (count,), generator=generator, device=self.pool.device)
+        rows = torch.randint(filled, (count,), generator=generator, device=self.pool.device)
         if self.kind == "class":
             return self.pool[rows]
-        longest = int((self.pool != PAD).any(0).sum())
+        longest = int((self.pool[:filled] != PAD).any(0).sum())
         return self.pool[rows, :longest]
 
 

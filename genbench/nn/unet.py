@@ -148,7 +148,7 @@ class UNet(nn.Module):
         self.patch, self.embedding_dim = patch, 4 * width
         self._dropout, self._num_heads, self._token_dim = dropout, num_heads, token_dim
         channels = [width * multiple for multiple in multipliers]
-        attending = _first_level_within(attention_resolution, resolution // patch)
+        attending = first_level_within(attention_resolution, resolution // patch)
         self.embed = TimeEmbedding(width, self.embedding_dim)
         self.stem = _convolution(in_channels * patch**2, width)
         self.down, skip_channels = self._make_down(width, channels, num_blocks, attending)
@@ -217,7 +217,7 @@ class UNet(nn.Module):
         )
 
 
-def _first_level_within(attention_resolution: int, size: int) -> int:
+def first_level_within(attention_resolution: int, size: int) -> int:
     """Index of the first level whose maps are at most `attention_resolution` wide."""
     level = 0
     while size > max(1, attention_resolution):

@@ -41,6 +41,15 @@ def convert(out: Tensor, kind: Prediction, wanted: Prediction, x_t: Tensor, *, a
     return by_kind[wanted](out, kind, x_t, alpha=alpha, sigma=sigma)
 
 
+def with_slope(x_0: Tensor, slope: Tensor, *, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The x_0 whose score has `slope` added, x_0 + sigma^2 / alpha slope: the shape of `x_0`.
+
+    Its eps is eps - sigma slope. The slope of log p(y | x_t) makes E[x_0 | x_t] into E[x_0 | x_t, y] (Dhariwal and
+    Nichol 2021, arXiv:2105.05233, Sec. 4.2).
+    """
+    return x_0 + sigma.square() / alpha * slope
+
+
 def truth(kind: Prediction, x_0: Tensor, eps: Tensor, *, alpha: Tensor, sigma: Tensor) -> Tensor:
     """What a perfect network returns: the shape of `x_0`."""
     if kind == "velocity":

@@ -18,6 +18,7 @@ FILES = {
     "reconstructions": "reconstructions.png",
     "traversals": "traversals.png",
     "interpolations": "interpolations.png",
+    "densities": "densities.png",
 }
 """Kinds of pictures of a run, and what their files are called in its folder."""
 LEGIBLE = 64

@@ -29,6 +29,13 @@ class Denoiser(Protocol):
         """
 
 
+class Slope(Protocol):
+    """Gradient of a log-probability of noised data, such as that of a class given them."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, /) -> Tensor:
+        """The gradient in `x_t`, of its shape; arguments as of `Denoiser`."""
+
+
 def times(levels: NoiseLevels, x: Tensor) -> tuple[Tensor, ...]:
     """Times of all levels on the device of `x`, each repeated for its rows: S tensors (B,), copied at once."""
     return levels.t.to(x.device)[:, None].expand(-1, len(x)).unbind()

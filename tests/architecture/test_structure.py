@@ -103,3 +103,21 @@ def test_code_keeps_the_manners_of_the_house(path):
 @pytest.mark.parametrize("name", ["suites", "reference_stats", "reports"])
 def test_the_top_level_is_what_the_readme_promises(name):
     assert (ROOT / name).is_dir()
+
+
+MODEL_FILES = [path for path in sorted((PACKAGE / "models").glob("*/*.py")) if path.stem[0] != "_"]
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
+def test_every_number_that_a_model_can_be_set_to_has_a_range(path):
+    settings = [
+        field
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name in {"Config", "Sampling"}
+        for field in node.body
+        if isinstance(field, ast.AnnAssign)
+    ]
+    assert settings
+    for field in settings:
+        free = {"int", "float"} & set(ast.unparse(field.annotation).split(" | "))
+        assert not free, f"{path.name}:{field.lineno} `{ast.unparse(field.target)}`: say its range, see core/ranges.py"

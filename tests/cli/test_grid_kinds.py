@@ -130,6 +130,37 @@ def test_interpolations_name_both_ends_of_every_pair(mixed, capsys):
     assert f"pair 1: {a} to {b}; pair 2: {c} to {d}\n" in capsys.readouterr().err
 
 
+def test_densities_are_drawn_of_points_in_the_plane(tmp_path, capsys):
+    ref = parse_ref("toy2d[law=gaussians8]")
+    cells = [
+        _cell("flow_matching", dataset=ref),
+        _cell("ncsn", dataset=ref),
+        _cell("real", role="control", dataset=ref),
+    ]
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_plan(StoredPlan(genbench_version="1", suite="t", tier="smoke", created="2026", cells=tuple(cells)))
+    for cell in cells:
+        inside = folder.clear_cell(cell.key)
+        np.savez(inside / "samples.npz", samples=np.zeros((16, 2), dtype=np.float32), levels=np.array(0))
+        if cell.role == "model":
+            model = build(cell, build_dataset(ref))
+            safetensors.torch.save_file(model.state_dict(), inside / "model.safetensors")
+        folder.write_record(Record(key=cell.key, cell=cell, status="ok", started="2026", ended="2026"))
+    assert main(["grid", str(folder.path), "--kind", "densities", "--columns", "2"]) == 0
+    assert capsys.readouterr().out == f"{folder.path / 'densities.png'}\n"
+    page = _pixels(folder.path / "densities.png")[..., :3].astype(int)
+    dark = np.abs(page - (68, 1, 84)).max(-1) <= 2  # the lower end of the colours: the law's density, and the model's
+    assert dark[: len(page) // 2].mean() > 0.15
+    assert dark[len(page) // 2 :].mean() < 0.01  # `ncsn` and a control have none
+
+
+def test_densities_of_pictures_are_an_error_that_names_a_suite_with_some(mixed, capsys):
+    assert main(["grid", str(mixed.path), "--kind", "densities"]) == 2
+    said = capsys.readouterr().err
+    assert "not points in the plane" in said
+    assert "--suite density2d" in said
+
+
 def test_a_run_without_codes_is_an_error_that_says_what_would_have_some(tmp_path, capsys):
     folder = _run_folder(tmp_path / "run", [_cell("wgan_gp")])
     assert main(["grid", str(folder.path), "--kind", "traversals"]) == 2

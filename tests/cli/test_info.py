@@ -12,13 +12,15 @@ from genbench.core.presets import CONFIG, SAMPLING, preset_values
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("frechet_distance", "ddof: int = 1  -- N - ddof stands in the denominator"),
-        ("shapes", "resolution: int = 32  -- Side of a picture in pixels"),
+        ("frechet_distance", "ddof: Literal[0, 1] = 1  -- N - ddof stands in the denominator"),
+        ("shapes", "resolution: int = 32 (at least 1)  -- Side of a picture in pixels"),
         ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
-        ("vae", "latent_dim: int = 12"),
+        ("vae", "latent_dim: int = 12 (at least 1)"),
+        ("vae", "ema_decay: float | None = 0.99 (from 0 to below 1)  -- Of the weights"),
         ("mnist", "binarised: Literal['no', 'static', 'dynamic'] = 'no'"),
         ("npy", "path: str"),
         ("ddpm", "output: Literal['noise', 'data', 'velocity'] = 'velocity'"),
+        ("ddpm", "num_steps: int | None = 50 (at least 1)  -- Steps, of one network evaluation"),
         ("ddpm", "sampler: Literal['ddpm', 'ddim', 'dpm_solver_pp', 'heun', 'predictor_corrector']"),
     ],
 )
@@ -49,7 +51,7 @@ def said(capsys, *words):
 def test_the_preset_whose_values_are_shown_is_named_and_can_be_chosen(capsys):
     usual = said(capsys, "fsq")
     assert "settings with preset `small`; `genbench info 'fsq[preset=paper]'` shows another:" in usual
-    assert "  levels: str = '8x6x5'" in usual
+    assert "  levels: str = '8x8'" in usual
     smoke = said(capsys, "fsq[preset=smoke]")
     assert "settings with preset `smoke`;" in smoke
     assert "  levels: str = '8x8'  -- Levels of each channel" in smoke
@@ -63,7 +65,7 @@ def test_settings_in_brackets_are_shown_in_place_of_those_of_the_preset(capsys):
     assert "  width: int = 24" in text
     assert "settings of the sampler with preset `smoke`:" in text
     assert "  num_steps: int | None = 7" in text
-    assert "  ddof: int = 0" in said(capsys, "frechet_distance[ddof=0]")
+    assert "  ddof: Literal[0, 1] = 0" in said(capsys, "frechet_distance[ddof=0]")
     assert "  resolution: int = 16" in said(capsys, "shapes[resolution=16]")
     assert "  preset: Preset = 'continuous'" in said(capsys, "sap[preset=continuous]")
 
@@ -73,7 +75,7 @@ def test_settings_in_brackets_are_shown_in_place_of_those_of_the_preset(capsys):
     [
         ("fsq[preset=smok]", "`fsq` has no preset `smok`"),
         ("fsq[widht=3]", "`fsq` has no setting `widht`"),
-        ("fsq[width=wide]", "expected int"),
+        ("fsq[width=wide]", "expected a whole number"),
         ("shapes[side=3]", "`shapes` has no setting `side`"),
         ("images[tier=quick]", "suite `images` takes no settings"),
     ],

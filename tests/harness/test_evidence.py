@@ -54,6 +54,13 @@ def test_a_density_is_looked_up_only_where_a_metric_wants_it():
     assert _likelihood(data, DiagonalGaussian(data.spec)).true_nats is None
 
 
+@pytest.mark.parametrize(("data", "kind"), [(Toy2D("gaussians8"), "exact"), (Shapes(resolution=8), "dequantised")])
+def test_a_density_is_exact_where_nothing_was_quantised(data, kind):
+    model = build_model(MODELS.get("flow_matching"), data.spec, preset="smoke", settings={}, owner="flow_matching")
+    assert model.likelihood_kind == "dequantised"
+    assert _likelihood(data, model.eval()).kind == kind
+
+
 def _of_codes(name, *needs, num_likelihood=24, **protocol):
     data = Shapes(resolution=8)
     cell = cell_of(data, num_likelihood)

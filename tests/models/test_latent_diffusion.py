@@ -164,3 +164,8 @@ def test_pictures_come_back_and_latents_are_learned():
     assert error < 0.4 * spread
     torch.manual_seed(0)
     assert model.loss(test, "unet").total < 0.6  # 1 for a network that says nothing
+
+
+def test_phases_that_leave_another_nothing_are_refused():
+    with pytest.raises(ValueError, match="leave nothing to diffusion"):
+        LatentDiffusion.Config(reconstruction_share=0.7, adversarial_share=0.3)

@@ -261,7 +261,7 @@ def test_settings_can_be_read_off_the_file_and_are_checked() -> None:
     model = build_model(NCSN, DataSpec(shape=(1, 8, 8)), preset="smoke", settings=settings, owner="ncsn")
     assert isinstance(model, NCSN)
     assert (model.sampling.steps_per_level, len(model.sigmas)) == (1, 5)
-    with pytest.raises(SettingError, match="2 levels of noise or more"):
+    with pytest.raises(SettingError, match="`num_levels` is 1, expected a whole number of at least 2"):
         build_model(NCSN, DataSpec(shape=(1, 8, 8)), preset="smoke", settings={"num_levels": 1}, owner="ncsn")
 
 

@@ -149,7 +149,7 @@ def test_the_loss_is_stationary_at_the_score_of_a_mixture(sde: str, weighting: s
     for h in (torch.ones_like, lambda x: x / (1 + x.abs()), lambda x: torch.sin(3 * x)):
         losses = []
         for sign in (-1.0, 1.0):
-            model.noise_in = lambda x, t, h=h, sign=sign: best(x, t) + sign * delta * h(x)
+            model.noise_in = lambda x, t, told, h=h, sign=sign: best(x, t) + sign * delta * h(x)
             torch.manual_seed(4)
             losses.append(model.loss(Batch(x_0), "network").total.item())
         slope = (losses[1] - losses[0]) / (4 * delta)  # E (eps_hat - z) h, of terms below 1 in the mean square
@@ -163,7 +163,7 @@ def test_the_loss_tells_a_wrong_score_from_the_right_one() -> None:
     model = exact(shape=(1,), means=torch.tensor([[0.6]]), std=0.2)
     best, losses = model.noise_in, []
     for sign in (-1.0, 1.0):
-        model.noise_in = lambda x, t, sign=sign: best(x, t) + sign * delta
+        model.noise_in = lambda x, t, told, sign=sign: best(x, t) + sign * delta
         torch.manual_seed(4)
         losses.append(model.loss(Batch(x_0), "network").total.item())
     assert abs(losses[1] - losses[0]) / (4 * delta) > 20 / math.sqrt(num)

@@ -183,3 +183,8 @@ def test_pictures_come_back_and_the_prior_needs_less_than_log_k_nats():
     error = (to_signed(model.reconstruct(x), 256) - to_signed(x, 256)).abs().mean()
     spread = (to_signed(x, 256) - to_signed(x, 256).mean(0)).abs().mean()
     assert error < 0.5 * spread
+
+
+def test_phases_that_leave_another_nothing_are_refused():
+    with pytest.raises(ValueError, match="leave nothing to the first phase"):
+        VQGAN.Config(adversarial_share=0.6, prior_share=0.4)

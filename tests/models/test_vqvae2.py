@@ -251,3 +251,8 @@ def test_images_of_any_side_pass_through_codes_and_back(channels, side, levels):
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match="needs images"):
         VQVAE2(DataSpec(kind="vector", shape=(2,), levels=None), VQVAE2.Config())
+
+
+def test_phases_that_leave_another_nothing_are_refused():
+    with pytest.raises(ValueError, match="leave nothing to the autoencoder"):
+        VQVAE2.Config(top_prior_share=0.5, bottom_prior_share=0.5)

@@ -141,3 +141,25 @@ def test_guidance_by_tokens_takes_one_token_for_no_condition():
     x, t, told, nothing = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 4, 8), torch.zeros(2, 1, 8)
     found = guided(network, x, t, told=told, nothing=nothing, scale=3.0)
     torch.testing.assert_close(found, torch.full((2, 3), 3.0))
+
+
+@pytest.mark.parametrize("kind", ["class", "text"])
+def test_conditions_of_a_first_batch_serve_until_training_brings_its_own(kind):
+    model, fresh = _made(kind), _made(kind)
+    model.prepare(_batch())
+    drawn = model.drawn(400, generator=Generator().manual_seed(0))
+    rows = (drawn[:, None] == model.of_batch(_batch())[None]).reshape(400, 4, -1).all(-1)
+    assert bool((rows.float().mean(0) > 0.15).all())
+    for other in (model, fresh):
+        other.trained(_batch()[torch.tensor([1, 2])])
+    same = [other.drawn(50, generator=Generator().manual_seed(0)) for other in (model, fresh)]
+    assert torch.equal(*same)
+
+
+def test_shorter_captions_leave_nothing_of_longer_ones_that_stood_in_their_place():
+    model, longer = _made("text"), _batch()
+    shorter = Batch(longer.x, y=longer.y, text=longer.text[:, :1])
+    model.prepare(longer)
+    model.trained(shorter)
+    drawn = model.drawn(200, generator=Generator().manual_seed(0))
+    assert {tuple(row) for row in drawn.tolist()} == {tuple(row) for row in shorter.text.tolist()}

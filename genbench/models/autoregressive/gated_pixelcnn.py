@@ -33,6 +33,7 @@ from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import ExactLikelihood, GenerativeModel, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, Positive, Share, Whole
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 
 
@@ -44,19 +45,19 @@ class GatedPixelCNN(GenerativeModel, ExactLikelihood):
     class Config:
         """Sizes of the network and of its training."""
 
-        width: int
+        width: Count
         """Features of each stack; a multiple of the number of channels."""
-        num_layers: int
-        kernel_size: int = 5
+        num_layers: Count
+        kernel_size: Count = 5
         """Odd; the receptive field reaches num_layers * (kernel_size // 2) pixels."""
-        head_width: int = 32
+        head_width: Count = 32
         """Features of each channel before its softmax."""
-        batch_size: int = 32
-        lr: float = 8.0e-3
-        final_lr_share: float = 0.02
-        warmup_steps: int = 50
-        ema_decay: float = 0.98
-        clip_norm: float = 1.0
+        batch_size: Count = 32
+        lr: Positive = 8.0e-3
+        final_lr_share: Share = 0.02
+        warmup_steps: Whole = 50
+        ema_decay: Fraction = 0.98
+        clip_norm: Positive = 1.0
 
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(width=24, num_layers=3, kernel_size=3, lr=1.6e-2),

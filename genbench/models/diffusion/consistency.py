@@ -44,6 +44,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, OpenShare, Positive, Real, Share, Whole
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.karras_levels import karras_sigmas
 from genbench.prob.pixels import to_signed, to_uint8
@@ -58,72 +59,75 @@ class Consistency(GenerativeModel, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
         """One mask serves both neighbours of a pair."""
-        patch: int = 2
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
         objective: Literal["training", "distillation"] = "training"
-        sigma_data: float = 1.0
+        sigma_data: Positive = 1.0
         """Standard deviation of the data as the coefficients take it, for pixels in [-1, 1]."""
-        sigma_min: float = 0.002
+        sigma_min: Positive = 0.002
         """Where paths end and f is the identity."""
-        sigma_max: float = 80.0
-        rho: float = 7.0
+        sigma_max: Positive = 80.0
+        rho: Positive = 7.0
         """How much denser the levels lie at the small end."""
-        first_intervals: int = 10
+        first_intervals: Count = 10
         """s_0: N - 1 at the start of `training`."""
-        last_intervals: int = 1280
+        last_intervals: Count = 1280
         """s_1: N - 1 at its end, a power of two times `first_intervals`."""
-        curriculum_steps: int = 1000
+        curriculum_steps: Count = 1000
         """Training steps over which N - 1 doubles, again and again, from the first to the last."""
         level_law: Literal["log_normal", "uniform"] = "log_normal"
         """Log-normal over the intervals, with lambda = 1 / (sigma_(i+1) - sigma_i); or all alike, with lambda = 1."""
-        log_sigma_mean: float = -1.1
+        log_sigma_mean: Real = -1.1
         """P_mean: mean of the normal law of log(sigma)."""
-        log_sigma_std: float = 2.0
+        log_sigma_std: Positive = 2.0
         """P_std."""
-        teacher_intervals: int = 17
+        teacher_intervals: Count = 17
         """N - 1 in `distillation`."""
         teacher_step: Literal["heun", "euler"] = "heun"
         """How the teacher goes from one level to the next."""
-        teacher_share: float = 0.5
+        teacher_share: OpenShare = 0.5
         """Share of the samples seen that trains the teacher."""
-        teacher_log_sigma_mean: float = -1.2
+        teacher_log_sigma_mean: Real = -1.2
         """Mean of the normal law of log(sigma) of the teacher's training."""
-        teacher_log_sigma_std: float = 1.2
-        huber: float = 0.00054
+        teacher_log_sigma_std: Positive = 1.2
+        huber: Positive = 0.00054
         """c over the square root of the number of dimensions."""
-        noise_scale: float = 100.0
+        noise_scale: Positive = 100.0
         """Factor of c_noise before the sinusoidal embedding; the papers have 1."""
-        lr: float = 2.0e-3
-        teacher_lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        lr: Positive = 2.0e-3
+        teacher_lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
         def __post_init__(self) -> None:
-            if not 1 <= self.first_intervals <= self.last_intervals or self.teacher_intervals < 1:
-                raise ValueError("a grid has at least one interval, and the last grid no fewer than the first")
+            if self.first_intervals > self.last_intervals:
+                raise ValueError(
+                    f"the last grid has no fewer intervals than the first, found {self.first_intervals} and then "
+                    f"{self.last_intervals}"
+                )
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How samples are drawn."""
 
-        num_steps: int = 1
+        num_steps: Count = 1
         """Network evaluations per sample; all but the first start from noise put on again."""
 
     presets: ClassVar[dict[str, Config]] = {

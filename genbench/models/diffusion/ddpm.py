@@ -40,6 +40,7 @@ from typing import ClassVar, Literal
 
 from genbench.core.dataset import DataSpec
 from genbench.core.model import register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Several, Share, Whole
 from genbench.models._gaussian_diffusion import GaussianDiffusion
 from genbench.nn.unet import UNet
 
@@ -58,17 +59,17 @@ class DDPM(GaussianDiffusion):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
         schedule: Literal["linear", "cosine"] = "cosine"
         output: Literal["noise", "data", "velocity"] = "noise"
@@ -79,38 +80,38 @@ class DDPM(GaussianDiffusion):
         """Whether the network also returns the variances of the reverse steps."""
         condition: Literal["none", "class", "text"] = "none"
         """What the network is told of an image."""
-        drop_condition: float = 0.1
+        drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
-        num_timesteps: int = 1000
+        num_timesteps: Several = 1000
         """T."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How samples are drawn and the bound is evaluated."""
 
         sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "heun", "predictor_corrector"] = "ddim"
-        num_steps: int | None = 50
+        num_steps: Count | None = 50
         """Steps, of one network evaluation each, of two with `heun`, one more a corrector's step; None is T."""
         spacing: Literal["even", "karras"] = "even"
         """Steps even in time, or in a root of sigma / alpha from 80 down; `heun` always takes the latter."""
-        eta: float = 0.0
+        eta: Share = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
         predictor: Literal["reverse_diffusion", "none"] = "reverse_diffusion"
         """How `predictor_corrector` reaches the next level; `none` leaves all to the corrector."""
-        corrector_steps: int = 1
+        corrector_steps: Whole = 1
         """Steps of Langevin dynamics at each level."""
-        snr: float = 0.16
+        snr: Positive = 0.16
         """Ratio of the norms of signal and noise in such a step."""
-        guidance: float = 1.0
+        guidance: NonNegative = 1.0
         """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"
         """Variance of a step of `ddpm`; of no effect where it is learned."""
-        likelihood_steps: int | None = 20
+        likelihood_steps: Count | None = 20
         """Terms of the bound evaluated between the first and the last, one from each stratum; None is all."""
         likelihood_variance: Literal["beta", "beta_tilde"] = "beta"
         """Variance of the steps in the bound; of no effect where it is learned."""

@@ -16,6 +16,10 @@ solved for v = c_in x, whose variance is 1 all the way. With sigma = sigma_data 
 dv / dphi = -F(v; c_noise): put c_in, c_skip = cos^2 phi and c_out = sigma cos phi into the equation above. Even steps
 of w = sqrt(phi), where dv / dw = -2 w F, serve little and much noise alike.
 
+With `condition` F is told a class or a caption, and `guidance` exaggerates it (Ho and Salimans 2022, arXiv:2207.12598):
+D is affine in F, so that guiding the one is guiding the other. Samples that nobody asks for take conditions of training
+examples, and the likelihood is that of the network without a condition.
+
 **Departures**
 - The network is the U-Net of DDPM in the sizes of the authors' DDPM++: no rescaled skips, no filtered resampling, no
   non-leaking augmentation of the training images. Vectors have a residual MLP.
@@ -25,6 +29,7 @@ of w = sqrt(phi), where dv / dw = -2 w F, serve little and much noise alike.
   starts at 0 has less to copy. After 300 steps pictures at 0.5 are noise still, and at 1 they show their objects.
 - `smoke` and `small` train on uniformly noised integers, the data whose density the likelihood asks for; on 256 levels
   nobody sees the difference. `paper` trains on the integers themselves, as the authors do.
+- Conditions are left out of a tenth of the training examples; the authors, who do not guide, leave none out.
 """
 
 from __future__ import annotations
@@ -46,6 +51,8 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Real, Share, Whole
+from genbench.models._conditional_sampling import ConditionalSampling, conditioner_for
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.karras_levels import karras_levels
@@ -57,44 +64,48 @@ from genbench.samplers.ode import Solver, solve_with_log_density
 
 
 @register_model("edm")
-class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
+class EDM(ConditionalSampling, GenerativeModel, DequantisedLikelihood, IterativeSampler):
     """Preconditioned denoiser on a variance exploding path whose time is the noise level."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
-        sigma_data: float = 1.0
+        sigma_data: Positive = 1.0
         """Standard deviation of the data as the coefficients take it, for pixels in [-1, 1]."""
-        log_sigma_mean: float = -1.2
+        log_sigma_mean: Real = -1.2
         """P_mean: mean of the normal law of log(sigma) in training."""
-        log_sigma_std: float = 1.2
+        log_sigma_std: Positive = 1.2
         """P_std."""
-        noise_scale: float = 100.0
+        noise_scale: Positive = 100.0
         """Factor of c_noise before the sinusoidal embedding; the paper has 1."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        condition: Literal["none", "class", "text"] = "none"
+        """What the network is told of an example."""
+        drop_condition: Share = 0.1
+        """Share of training examples whose condition is left out."""
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -102,26 +113,28 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
 
         sampler: Literal["heun", "euler", "churn"] = "heun"
         """`heun` and `churn` are Algorithms 1 and 2, `euler` the first without its correction."""
-        num_steps: int = 18
+        num_steps: Count = 18
         """Steps; `heun` and `churn` evaluate the network twice in all but the last."""
-        sigma_min: float = 0.002
-        sigma_max: float = 80.0
-        rho: float = 7.0
+        sigma_min: Positive = 0.002
+        sigma_max: Positive = 80.0
+        rho: Positive = 7.0
         """How much denser the levels lie at the small end (Eq. 5)."""
-        churn: float = 30.0
+        churn: NonNegative = 30.0
         """S_churn; this and the next three are of Table 5 for CIFAR-10."""
-        churn_min: float = 0.01
+        churn_min: NonNegative = 0.01
         """S_tmin."""
-        churn_max: float = 1.0
+        churn_max: NonNegative = 1.0
         """S_tmax."""
-        churn_noise: float = 1.007
+        churn_noise: NonNegative = 1.007
         """S_noise."""
+        guidance: NonNegative = 1.0
+        """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         likelihood_solver: Literal["heun2", "rk4", "dopri5"] = "rk4"
         """The first two take `likelihood_steps` even steps of w, the last chooses its own."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
-        exact_divergence_dims: int = 8
+        exact_divergence_dims: Whole = 8
         """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
 
     presets: ClassVar[dict[str, Config]] = {
@@ -156,6 +169,7 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         self.config, self.levels = config, spec.levels
         self.sampling = self.Sampling()
         self.net = unet_or_mlp(spec, config, owner="edm")
+        self.conditioner = conditioner_for(spec, config, self.net.embedding_dim, owner="edm")
 
     @property
     def network(self) -> nn.Module:
@@ -166,7 +180,7 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         """One player."""
         player = Player(
             name="denoiser",
-            modules=(self.net,),
+            modules=self.learners(self.net),
             lr=self.config.lr,
             clip_norm=1.0,
             warmup_steps=self.config.warmup_steps,
@@ -186,33 +200,39 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         x = y + over(sigma, y) * torch.randn_like(y)
         c = Preconditioning.at(sigma, self.config.sigma_data)
         target = (y - over(c.skip, y) * x) / over(c.out, y)
-        mse = (self._raw(over(c.into, y) * x, c.noise) - target).square().mean()
+        told = self.told_in_training(batch)
+        mse = (self._raw(over(c.into, y) * x, c.noise, told) - target).square().mean()
         return Loss(mse, {"denoising": mse.detach()})
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, told: Tensor | None = None, *, guidance: float = 1.0) -> Tensor:
         """D(x; sigma), the estimate of y: the shape of `x`.
 
         Args:
             x: (B, ...) float, y with noise.
             sigma: (B,) levels of the noise, above 0.
+            told: (B, dim), vectors of conditions; None is no condition.
+            guidance: s, by which they are followed.
         """
         c = Preconditioning.at(sigma.to(x.dtype), self.config.sigma_data)
-        return over(c.skip, x) * x + over(c.out, x) * self._raw(over(c.into, x) * x, c.noise)
+        return over(c.skip, x) * x + over(c.out, x) * self._raw(over(c.into, x) * x, c.noise, told, guidance)
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to data by the sampler of `sampling`: (N, C, H, W), uint8, or vectors (N, D)."""
-        s = self.sampling
+        s, told = self.sampling, self.told(condition)
         levels = karras_levels(s.num_steps, sigma_min=s.sigma_min, sigma_max=s.sigma_max, rho=s.rho)
         noise = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
         x = s.sigma_max * noise
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoise(x, sigma, told, guidance=s.guidance)
+
         if s.sampler == "heun":
-            y = heun(self.denoise, x, levels)
+            y = heun(denoise, x, levels)
         elif s.sampler == "euler":
-            y = ddim(self.denoise, x, levels, eta=0.0, generator=generator)
+            y = ddim(denoise, x, levels, eta=0.0, generator=generator)
         else:
             churn = Churn(amount=s.churn, lowest=s.churn_min, highest=s.churn_max, noise_scale=s.churn_noise)
-            y = heun_churn(self.denoise, x, levels, churn=churn, generator=generator)
+            y = heun_churn(denoise, x, levels, churn=churn, generator=generator)
         return y if self.levels is None else to_uint8(y, self.levels)
 
     @property
@@ -278,10 +298,9 @@ class EDM(GenerativeModel, DequantisedLikelihood, IterativeSampler):
     def _exact(self) -> bool:
         return self.spec.num_dims <= self.sampling.exact_divergence_dims
 
-    def _raw(self, v: Tensor, c_noise: Tensor) -> Tensor:
+    def _raw(self, v: Tensor, c_noise: Tensor, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
         """F of an input of unit variance: the shape of `v`."""
-        out: Tensor = self.net(v, self.config.noise_scale * c_noise)
-        return out
+        return self.output(self.net, v, self.config.noise_scale * c_noise, told, guidance=guidance)
 
     def _points(self, x: Tensor, generator: Generator | None, *, dequantised: bool) -> Tensor:
         """Vectors as they are; integers in [-1, 1], with noise over their bins, 2 / (levels - 1) wide, or without."""

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import ContinuousLatents, GenerativeModel, IterativeSampler, Loss, Phase, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Several, Share, Whole
 from genbench.models._conditional_sampling import ConditionalSampling
 from genbench.models._picture_autoencoder import Critic, Decoder, Encoder, player
 from genbench.nn.conditioning import Conditioner
@@ -65,65 +66,69 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
 
         regulariser: Literal["kl", "vq"] = "kl"
         """What keeps latents in bounds: a divergence, or a codebook that the decoder begins with."""
-        latent_dim: int = 4
+        latent_dim: Count = 4
         """D, channels of the latents."""
-        num_halvings: int = 1
+        num_halvings: Count = 1
         """The grid of latents has 2**num_halvings fewer rows than the image."""
-        coder_width: int = 32
+        coder_width: Count = 32
         """Channels of every grid of encoder and decoder."""
-        coder_blocks: int = 1
+        coder_blocks: Count = 1
         """Residual blocks on each grid of either."""
-        kl_weight: float = 1e-6
-        num_codes: int = 256
+        kl_weight: NonNegative = 1e-6
+        num_codes: Count = 256
         """Size of the codebook."""
-        commitment: float = 0.25
+        commitment: NonNegative = 0.25
         """Weight of the distance of latents to their codes."""
         perceptual: Literal["discriminator", "lpips", "none"] = "discriminator"
         """Perceptual distance: of the discriminator's activations, or `lpips`, whose weights must be at hand."""
-        perceptual_weight: float = 1.0
-        adversarial_weight: float = 0.5
+        perceptual_weight: NonNegative = 1.0
+        adversarial_weight: NonNegative = 0.5
         """Of the adversarial gradient in units of the other's."""
-        discriminator_width: int = 32
-        reconstruction_share: float = 0.25
+        discriminator_width: Count = 32
+        reconstruction_share: OpenShare = 0.25
         """Share of the samples seen that trains the autoencoder alone."""
-        adversarial_share: float = 0.15
+        adversarial_share: OpenShare = 0.15
         """Share that trains it beside the discriminator; diffusion gets the rest."""
-        coder_learning_rate: float = 2e-3
-        adversarial_learning_rate: float = 1e-3
-        width: int = 32
+        coder_learning_rate: Positive = 2e-3
+        adversarial_learning_rate: Positive = 1e-3
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of latents at most this large attends, as does the bottom."""
-        num_heads: int = 1
+        num_heads: Count = 1
         condition: Literal["none", "class", "text"] = "none"
         """What the U-Net is told of an image."""
-        token_dim: int = 64
+        token_dim: Count = 64
         """Length of the tokens of a condition."""
-        drop_condition: float = 0.1
+        drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
         schedule: Literal["linear", "cosine"] = "cosine"
         output: Literal["noise", "data", "velocity"] = "velocity"
         """What the U-Net returns."""
-        num_timesteps: int = 1000
+        num_timesteps: Several = 1000
         """T."""
-        lr: float = 4.0e-3
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        lr: Positive = 4.0e-3
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
+
+        def __post_init__(self) -> None:
+            if self.reconstruction_share + self.adversarial_share >= 1.0:
+                raise ValueError("`reconstruction_share` and `adversarial_share` leave nothing to diffusion")
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How latents are drawn."""
 
         sampler: Literal["ddpm", "ddim"] = "ddim"
-        num_steps: int | None = 50
+        num_steps: Count | None = 50
         """Network evaluations per sample; None is T."""
-        eta: float = 0.0
+        eta: Share = 0.0
         """Share of the ancestral noise in a step of `ddim`."""
-        guidance: float = 1.0
+        guidance: NonNegative = 1.0
         """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         variance: Literal["beta", "beta_tilde"] = "beta_tilde"
         """Variance of a step of `ddpm`."""
@@ -223,8 +228,7 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         first = player("autoencoder", *coder, lr=c.coder_learning_rate)
         second = player("generator", *coder, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
         judge = player("discriminator", self.critic, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        told = [] if self.conditioner is None else [self.conditioner]
-        unet = player("unet", self.unet, *told, lr=c.lr, ema_decay=c.ema_decay)
+        unet = player("unet", *self.learners(self.unet), lr=c.lr, ema_decay=c.ema_decay)
         rest = 1.0 - c.reconstruction_share - c.adversarial_share
         return (
             Phase(name="reconstruction", share=c.reconstruction_share, players=(first,), batch_size=c.batch_size),
@@ -234,12 +238,14 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
-        """Find what judges pictures, and start a codebook from k-means on the untrained encoder's latents.
+        """Find what judges pictures, keep conditions, start a codebook from k-means on the untrained encoder's latents.
 
         Raises:
             DataError: the weights of LPIPS are not there.
         """
         self.critic.prepare(batch.x.device)
+        if self.conditioner is not None:
+            self.conditioner.prepare(batch)
         if self.quantizer is not None:
             self.quantizer.fit(self._posterior(batch.x)[0])
 
@@ -253,9 +259,9 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
             return self.critic.discriminator_loss(to_signed(batch.x, self.levels), fake)
         return self._autoencoder_loss(batch.x, adversarial=player == "generator")
 
-    def sampled(self, num_samples: int, told: Tensor | None, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to latents, and decode these: (N, C, H, W), uint8."""
-        settings = self.sampling
+        settings, told = self.sampling, self.told(condition)
         levels = self.schedule.levels(self.schedule.num_steps if settings.num_steps is None else settings.num_steps)
         shape = (num_samples, self.config.latent_dim, self.latent_side, self.latent_side)
         z_T = torch.randn(shape, generator=generator, device=self.alpha.device)

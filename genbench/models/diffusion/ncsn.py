@@ -35,6 +35,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, Positive, Several, Share, Whole
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.noise_schedule import NoiseLevels
 from genbench.prob.pixels import to_signed, to_uint8
@@ -52,49 +53,45 @@ class NCSN(GenerativeModel, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level of the U-Net."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
-        num_levels: int = 60
+        num_levels: Several = 60
         """L."""
-        sigma_max: float = 20.0
+        sigma_max: Positive = 20.0
         """sigma_1, which should reach from any image to any other (Song and Ermon 2020, Technique 1)."""
-        sigma_min: float = 0.02
+        sigma_min: Positive = 0.02
         """sigma_L."""
-        data_std: float = 0.5
+        data_std: Positive = 0.5
         """S."""
         output: Literal["noise", "velocity"] = "velocity"
         """What the network returns: eps_hat, or F of eps_hat = (sigma v - S F) / sqrt(sigma^2 + S^2)."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float | None = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if self.num_levels < 2:
-                raise ValueError(f"scores are learned at 2 levels of noise or more, found {self.num_levels}")
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction | None = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """How samples are drawn."""
 
-        steps_per_level: int = 5
+        steps_per_level: Count = 5
         """K."""
-        step_size: float = 0.4
+        step_size: Positive = 0.4
         """Of a step, as a share of the level's variance: epsilon / sigma_L^2 in the paper's terms."""
 
     presets: ClassVar[dict[str, Config]] = {

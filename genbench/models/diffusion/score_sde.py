@@ -19,6 +19,10 @@ With `weighting` "likelihood", errors of the score weigh g^2, so that the loss b
 diffusion, and times are drawn with density g^2 / sigma^2 in return (Song, Durkan, Murray and Ermon 2021,
 arXiv:2101.09258, Sec. 5), which is evenly in log r.
 
+With `condition` the network is told a class or a caption, and `guidance` exaggerates it (Ho and Salimans 2022,
+arXiv:2207.12598). Samples that nobody asks for take conditions of training examples, and the likelihood is that of the
+network without a condition.
+
 **Departures**
 - The network is the U-Net of DDPM in the sizes of the authors' DDPM++ for VP, and a residual MLP for vectors: no
   rescaled skips, no filtered resampling, no Fourier features. Its input is scaled to unit variance, for data of
@@ -31,13 +35,14 @@ arXiv:2101.09258, Sec. 5), which is evenly in log r.
 - Pixels lie in [-1, 1] for VE too, so that sigma_min and sigma_max are twice the authors'.
 - Every sampler ends with a denoising step from t_min, not one of noise.
 - The predictor of sub-VP makes the exact step of its own diffusion where the authors take an Euler-Maruyama step.
+- The authors guide samples to a class by a classifier of noised images (Sec. 5), not by the network itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -52,6 +57,8 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share, Whole
+from genbench.models._conditional_sampling import ConditionalSampling, conditioner_for
 from genbench.models._noised_data import over, unet_or_mlp
 from genbench.prob.dequantization import dequantise_signed
 from genbench.prob.diffusion_sde import DiffusionSDE, SubVariancePreserving, VarianceExploding, VariancePreserving
@@ -66,7 +73,7 @@ NOISE_SCALE = 2.5
 
 
 @register_model("score_sde")
-class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
+class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, IterativeSampler):
     """Scores of noised data in continuous time, of images of integers or of vectors.
 
     `log_likelihood` is the density that the probability flow has at t_min; of vectors it is that of the data
@@ -77,33 +84,33 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level of the U-Net."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
         sde: Literal["ve", "vp", "subvp"] = "ve"
         """How data are noised."""
-        beta_min: float = 0.1
+        beta_min: Positive = 0.1
         """Of `vp` and `subvp`."""
-        beta_max: float = 20.0
-        sigma_min: float = 0.02
+        beta_max: Positive = 20.0
+        sigma_min: Positive = 0.02
         """Of `ve`."""
-        sigma_max: float = 100.0
-        t_min: float = 1e-5
+        sigma_max: Positive = 100.0
+        t_min: OpenShare = 1e-5
         """Earliest time in training."""
-        data_std: float = 0.5
+        data_std: Positive = 0.5
         """S."""
         output: Literal["noise", "velocity"] = "velocity"
         """What the network returns: eps_hat, or F of eps_hat = sin(phi) v - cos(phi) F."""
@@ -111,11 +118,15 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         """Of the error of a score: sigma^2, so that errors of the noise weigh the same at all times, or g^2."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        condition: Literal["none", "class", "text"] = "none"
+        """What the network is told of an example."""
+        drop_condition: Share = 0.1
+        """Share of training examples whose condition is left out."""
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -123,23 +134,25 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
 
         sampler: Literal["euler_maruyama", "predictor_corrector", "ode", "dpm_solver_pp"] = "dpm_solver_pp"
         """The reverse diffusion without or with a corrector, or the probability flow by a general or its own solver."""
-        num_steps: int = 25
+        num_steps: Count = 25
         """Levels that are visited; the correctors' and the solvers' evaluations come on top."""
-        t_min: float = 1e-3
+        t_min: OpenShare = 1e-3
         """Where samples are denoised for good; the authors take 1e-5 for `ve`."""
-        corrector_steps: int = 1
+        corrector_steps: Whole = 1
         """Steps of Langevin dynamics at each level."""
-        snr: float = 0.16
+        snr: Positive = 0.16
         """Ratio of signal to noise of such a step."""
+        guidance: NonNegative = 1.0
+        """s: 1 follows the condition as trained, 0 ignores it, more exaggerates it at twice the evaluations."""
         solver: Literal["heun2", "rk4", "dopri5"] = "rk4"
         """Of `ode` and of the likelihood; the first two take even steps of phi, the last chooses its own."""
-        solver_tolerance: float = 1e-5
+        solver_tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
-        likelihood_steps: int = 16
+        likelihood_steps: Count = 16
         """Of the first two solvers."""
-        likelihood_t_min: float = 1e-5
+        likelihood_t_min: OpenShare = 1e-5
         """Time whose density is taken for that of the data."""
-        exact_divergence_dims: int = 8
+        exact_divergence_dims: Whole = 8
         """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
 
     presets: ClassVar[dict[str, Config]] = {
@@ -176,6 +189,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         self.sampling = self.Sampling()
         self.sde = _sde(config)
         self.net = unet_or_mlp(spec, config, owner="score_sde")
+        self.conditioner = conditioner_for(spec, config, self.net.embedding_dim, owner="score_sde")
 
     @property
     def network(self) -> nn.Module:
@@ -186,7 +200,7 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         """One player."""
         player = Player(
             name="network",
-            modules=(self.net,),
+            modules=self.learners(self.net),
             lr=self.config.lr,
             clip_norm=1.0,
             warmup_steps=self.config.warmup_steps,
@@ -209,49 +223,53 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
             t = self.sde.time((first + (last - first) * u).exp())
         z = torch.randn_like(x_0)
         x = over(self.sde.alpha(t), x_0) * x_0 + over(self.sde.sigma(t), x_0) * z
-        error = (z - self.noise_in(x, t)).square().mean()
+        error = (z - self.noise_in(x, t, self.told_in_training(batch))).square().mean()
         parts = {} if self.config.weighting == "score" else {"nats_per_dim": (last - first) * error.detach()}
         return Loss(error, {"denoising": error.detach(), **parts})
 
-    def noise_in(self, x: Tensor, t: Tensor) -> Tensor:
+    def noise_in(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """eps_hat: the shape of `x`.
 
         Args:
             x: (B, ...) float, noised data.
             t: (B,) times above 0.
+            told: (B, dim), vectors of conditions; None is no condition.
         """
-        v, sin, cos, raw = self._seen(x, t)
+        v, sin, cos, raw = self._seen(x, t, told)
         return raw if self.config.output == "noise" else sin * v - cos * raw
 
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
+    def score(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """Gradient of the log-density of noised data: the shape of `x`; arguments as those of `noise_in`."""
-        return -self.noise_in(x, t) / over(self.sde.sigma(t.to(x.dtype)), x)
+        return -self.noise_in(x, t, told) / over(self.sde.sigma(t.to(x.dtype)), x)
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """Estimate x_0 = (x - sigma eps_hat) / alpha: the shape of `x`; arguments as those of `noise_in`."""
-        v, sin, cos, raw = self._seen(x, t)
+    def denoise(self, x: Tensor, t: Tensor, told: Tensor | None = None, *, guidance: float = 1.0) -> Tensor:
+        """Estimate x_0 = (x - sigma eps_hat) / alpha, guided by s: the shape of `x`; the rest as of `noise_in`."""
+        v, sin, cos, raw = self._seen(x, t, told, guidance)
         if self.config.output == "velocity":
             return self.config.data_std * (cos * v + sin * raw)
         t = t.to(x.dtype)
         return (x - over(self.sde.sigma(t), x) * raw) / over(self.sde.alpha(t), x)
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Walk from noise to data by the sampler of `sampling`: (N, C, H, W), uint8, or vectors (N, D)."""
-        s = self.sampling
+        s, told = self.sampling, self.told(condition)
         noise = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
         x = self.sde.prior_std * noise
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return self.denoise(x, t, told, guidance=s.guidance)
+
         if s.sampler == "ode":
-            x_0 = self._along_flow(x)
+            x_0 = self._along_flow(x, told)
         elif s.sampler == "dpm_solver_pp":
-            x_0 = dpm_solver_pp(self.denoise, x, self.sde.log_snr_levels(s.num_steps, t_min=s.t_min))
+            x_0 = dpm_solver_pp(denoise, x, self.sde.log_snr_levels(s.num_steps, t_min=s.t_min))
         elif s.sampler == "euler_maruyama":
             levels = self.sde.even_levels(s.num_steps, t_min=s.t_min)
-            x_0 = euler_maruyama(self.denoise, x, levels, sde=self.sde, generator=generator)
+            x_0 = euler_maruyama(denoise, x, levels, sde=self.sde, generator=generator)
         else:
             levels = self.sde.even_levels(s.num_steps, t_min=s.t_min)
             x_0 = predictor_corrector(
-                self.denoise, x, levels, corrector_steps=s.corrector_steps, snr=s.snr, generator=generator
+                denoise, x, levels, corrector_steps=s.corrector_steps, snr=s.snr, generator=generator
             )
         return x_0 if self.levels is None else to_uint8(x_0, self.levels)
 
@@ -295,35 +313,39 @@ class ScoreSDE(GenerativeModel, DequantisedLikelihood, IterativeSampler):
         log_prior = -0.5 * ((v / std).square() + math.log(2.0 * math.pi * std**2)).flatten(1).sum(1)
         return log_prior - gain - self.spec.num_dims * math.log(first.norm)
 
-    def _along_flow(self, x: Tensor) -> Tensor:
+    def _along_flow(self, x: Tensor, told: Tensor | None) -> Tensor:
         """Data at the end of the probability flow from x_1 (B, ...), denoised: the shape of `x`."""
         first, last = self._place(1.0), self._place(self.sampling.t_min)
-        solver = self._solver(self.sampling.num_steps)
-        flow = self._flow_within(first.phi, last.phi)
+        solver, s = self._solver(self.sampling.num_steps), self.sampling.guidance
+        flow = self._flow_within(first.phi, last.phi, told=told, guidance=s)
         v = solve(flow, x / first.norm, start=first.phi, end=last.phi, solver=solver)
-        return self.denoise(last.norm * v, torch.full((len(x),), self.sampling.t_min, device=x.device))
+        t = torch.full((len(x),), self.sampling.t_min, device=x.device)
+        return self.denoise(last.norm * v, t, told, guidance=s)
 
-    def _flow_within(self, *ends: float) -> Field:
+    def _flow_within(self, *ends: float, told: Tensor | None = None, guidance: float = 1.0) -> Field:
         """The flow dv / dphi between two angles; a solver that looks past an end, where no noise may be, sees it."""
         low, high = min(ends), max(ends)
-        return lambda phi, v: self._flow(phi.clamp(low, high), v)
+        return lambda phi, v: self._flow(phi.clamp(low, high), v, told, guidance)
 
-    def _flow(self, phi: Tensor, v: Tensor) -> Tensor:
+    def _flow(self, phi: Tensor, v: Tensor, told: Tensor | None = None, guidance: float = 1.0) -> Tensor:
         """Velocity dv / dphi, at one angle for all: the shape of `v`."""
-        raw = self._raw(v, (self.config.data_std * phi.tan()).log().expand(len(v)))
+        raw = self._raw(v, (self.config.data_std * phi.tan()).log().expand(len(v)), told, guidance)
         return -raw if self.config.output == "velocity" else (raw - phi.sin() * v) / phi.cos()
 
-    def _seen(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _seen(
+        self, x: Tensor, t: Tensor, told: Tensor | None = None, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """v, sin(phi), cos(phi) and the output of the network: the shape of `x` first and last, (B, 1, ...) between."""
         t = t.to(x.dtype)
         signal, sigma = self.config.data_std * self.sde.alpha(t), self.sde.sigma(t)
         norm = torch.hypot(sigma, signal)
         v = x / over(norm, x)
-        return v, over(sigma / norm, x), over(signal / norm, x), self._raw(v, self.sde.ratio(t).log())
+        raw = self._raw(v, self.sde.ratio(t).log(), told, guidance)
+        return v, over(sigma / norm, x), over(signal / norm, x), raw
 
-    def _raw(self, v: Tensor, log_ratio: Tensor) -> Tensor:
+    def _raw(self, v: Tensor, log_ratio: Tensor, told: Tensor | None, guidance: float) -> Tensor:
         """Output of the network for inputs of unit variance: the shape of `v`."""
-        return cast("Tensor", self.net(v, NOISE_SCALE * log_ratio))
+        return self.output(self.net, v, NOISE_SCALE * log_ratio, told, guidance=guidance)
 
     def _place(self, t: float) -> _Place:
         at, S = torch.tensor(t, dtype=torch.float64), self.config.data_std

@@ -38,6 +38,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, IterativeSampler, LikelihoodBound, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Real, Share, Whole
 from genbench.models._noised_data import unet_or_mlp
 from genbench.nn.monotone_schedule import MonotoneSchedule
 from genbench.prob import diffusion_bound
@@ -64,21 +65,21 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of the MLP."""
         output: Literal["noise", "velocity"] = "velocity"
         """What the U-Net returns: eps_hat - z, or v, of which eps_hat = alpha v + sigma z."""
@@ -87,22 +88,22 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
         schedule: Literal["fixed", "ends", "bound", "variance"] = "variance"
         """A straight line; one with learned ends; a monotone network and ends learned by the bound; or the ends by the
         bound and the network by the variance of the loss."""
-        schedule_units: int = 64
+        schedule_units: Count = 64
         """Sigmoids of the monotone network."""
-        gamma_0: float = -13.3
+        gamma_0: Real = -13.3
         """-log SNR of the data; where the training starts, if ends are learned."""
-        gamma_1: float = 5.0
+        gamma_1: Real = 5.0
         """-log SNR of the noise."""
-        num_timesteps: int | None = None
+        num_timesteps: Count | None = None
         """T of the loss; None is continuous time."""
-        lr: float = 4.0e-3
-        weight_decay: float = 0.0
-        beta_2: float = 0.99
+        lr: Positive = 4.0e-3
+        weight_decay: NonNegative = 0.0
+        beta_2: Fraction = 0.99
         """Of Adam."""
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
         def __post_init__(self) -> None:
             if self.schedule == "variance" and self.num_timesteps is not None:
@@ -116,15 +117,15 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
     class Sampling:
         """How samples are drawn and the bound is evaluated."""
 
-        num_steps: int = 50
+        num_steps: Count = 50
         """Network evaluations per sample, at even times."""
-        eta: float = 1.0
+        eta: Share = 1.0
         """Share of the ancestral noise in a step; 1 draws from the model, 0 follows its probability flow."""
         clipped: bool = True
         """Clip estimates of images to [-1, 1] on the way."""
-        bound_steps: int | None = None
+        bound_steps: Count | None = None
         """T of the bound; None is continuous time."""
-        likelihood_evaluations: int = 20
+        likelihood_evaluations: Count = 20
         """Times at which the diffusion term is evaluated for each image; at most T."""
 
     presets: ClassVar[dict[str, Config]] = {

@@ -41,6 +41,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import EnergyBased, GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share
 from genbench.prob.pixels import to_signed, to_uint8
 from genbench.samplers.langevin import langevin
 
@@ -108,36 +109,36 @@ class EBM(GenerativeModel, EnergyBased, IterativeSampler):
     class Config:
         """Size of the network, the chains of training, and training itself."""
 
-        channels: int = 128
+        channels: Count = 128
         """Width at the largest grid; it doubles with each halving."""
-        max_channels: int = 256
-        fold: int = 1
+        max_channels: Count = 256
+        fold: Count = 1
         """Side of the pixel blocks folded into channels; 1 folds nothing."""
         spectrally_normalised: bool = True
         """Every weight is divided by its largest singular value, which bounds the slope of the energy."""
-        buffer_size: int = 10_000
+        buffer_size: Count = 10_000
         """Chains in the replay buffer."""
-        fresh_share: float = 0.05
+        fresh_share: Share = 0.05
         """Share of the chains that start again from uniform noise at each training step."""
-        chain_steps: int = 60
-        chain_step_size: float = 40.0
-        chain_noise: float = 0.01
-        data_noise: float = 0.01
+        chain_steps: Count = 60
+        chain_step_size: Positive = 40.0
+        chain_noise: NonNegative = 0.01
+        data_noise: NonNegative = 0.01
         """Standard deviation of the noise on data."""
-        energy_weight: float = 1.0
+        energy_weight: NonNegative = 1.0
         """alpha."""
-        lr: float = 3e-4
-        final_lr_share: float = 1.0
-        ema_decay: float = 0.999
-        batch_size: int = 128
+        lr: Positive = 3e-4
+        final_lr_share: Share = 1.0
+        ema_decay: Fraction = 0.999
+        batch_size: Count = 128
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
         """Chains from uniform noise to samples."""
 
-        num_steps: int
-        step_size: float
-        noise_scale: float
+        num_steps: Count
+        step_size: Positive
+        noise_scale: NonNegative
 
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(

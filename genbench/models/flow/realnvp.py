@@ -46,6 +46,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, Margin, Positive, Share, Whole
 from genbench.nn.actnorm import ActNorm
 from genbench.nn.coupling import (
     AffineCoupling,
@@ -187,28 +188,28 @@ class RealNVP(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
     class Config:
         """Sizes and optimisation; the defaults are the paper's for CIFAR-10."""
 
-        width: int = 64
+        width: Count = 64
         """Feature maps of the conditioners at full resolution."""
-        width_growth: int = 2
+        width_growth: Count = 2
         """Factor on `width` at every squeeze."""
-        num_blocks: int = 8
+        num_blocks: Count = 8
         """Residual blocks in each conditioner."""
-        num_squeezes: int = 1
+        num_squeezes: Whole = 1
         """Scales before the last one; fewer where the picture is too small."""
-        checkerboard_couplings: int = 3
-        channel_couplings: int = 3
-        final_couplings: int = 4
+        checkerboard_couplings: Count = 3
+        channel_couplings: Count = 3
+        final_couplings: Count = 4
         """Checkerboard couplings of the last scale."""
-        patch: int = 1
+        patch: Count = 1
         """Side of the blocks of pixels on which the checkerboard conditioners work; 1 where it does not divide."""
-        alpha: float = 0.05
-        lr: float = 1e-3
+        alpha: Margin = 0.05
+        lr: Positive = 1e-3
         """Adam's default."""
-        batch_size: int = 64
-        clip_norm: float | None = None
-        warmup_steps: int = 0
-        final_lr_share: float = 1.0
-        ema_decay: float | None = None
+        batch_size: Count = 64
+        clip_norm: Positive | None = None
+        warmup_steps: Whole = 0
+        final_lr_share: Share = 1.0
+        ema_decay: Fraction | None = None
 
     presets: ClassVar[dict[str, DataclassInstance]] = {
         "smoke": Config(

@@ -44,6 +44,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import LikelihoodEstimate, Loss, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Real, Share, Whole
 from genbench.models._noised_data import over
 from genbench.models._velocity_model import VelocityModel, logit_normal_times
 from genbench.nn.embedding import TimeEmbedding
@@ -81,42 +82,38 @@ class MeanFlow(VelocityModel, LikelihoodEstimate):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of that MLP."""
-        time_scale: float = 1.0
+        time_scale: Positive = 1.0
         """Factor of times before the sinusoidal embedding."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        interval_share: float = 0.75
+        interval_share: Share = 0.75
         """Share of training examples with r < t; the others learn the velocity itself."""
-        logit_mean: float = -2.0
+        logit_mean: Real = -2.0
         """Mean of the logits of r and t, before the larger of them is called t."""
-        logit_std: float = 2.0
-        power: float = 0.75
+        logit_std: Positive = 2.0
+        power: NonNegative = 0.75
         """p of the adaptive weight; 0 is the squared error itself."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if not 0.0 <= self.interval_share <= 1.0 or self.power < 0.0:
-                raise ValueError("a share lies in [0, 1] and the power of the weight is not below 0")
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -124,19 +121,15 @@ class MeanFlow(VelocityModel, LikelihoodEstimate):
 
         solver: Literal["mean", "euler", "midpoint", "heun2", "rk4", "dopri5"] = "mean"
         """`mean` takes steps of the average velocity; the others solve the flow of the velocity itself."""
-        num_steps: int = 1
-        tolerance: float = 1e-5
+        num_steps: Count = 1
+        tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
         likelihood_solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "rk4"
         """Of the flow from data to noise with its density."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
-        exact_divergence_dims: int = 8
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
+        exact_divergence_dims: Whole = 8
         """Images of at most so many dimensions have the exact divergence, as vectors do; others Hutchinson's."""
-
-        def __post_init__(self) -> None:
-            if self.num_steps < 1:
-                raise ValueError(f"samples take at least one step, found {self.num_steps}")
 
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1),
@@ -221,8 +214,7 @@ class MeanFlow(VelocityModel, LikelihoodEstimate):
             slope: Tensor = torch.func.jvp(self.average, (z, r, t), tangents)[1]
         return v - over(t - r, z) * slope
 
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Go from noise to data by the solver of `sampling`: (N, *shape), uint8 for images."""
         z = torch.randn((num_samples, *self.spec.shape), generator=generator, device=generator.device)
         if self.sampling.solver != "mean":

@@ -20,6 +20,7 @@ noise with a batch of data, x_t = (1 - t) x0 + t x1 + sigma eps and the target u
   draws pairs from the plan with replacement, which has the same mean and leaves a third of the examples out.
 - The Schroedinger bridge of the paper (SB-CFM), a Brownian bridge on entropic pairs, is left out.
 - With sigma > 0 both ends have that noise added; samples start from N(0, I) all the same.
+- Conditions are left out: of the noise that is paired with the data of one class, the law is no longer N(0, I).
 - `smoke` and `small` use narrow networks, higher learning rates and shorter averages, for a thousand training steps,
   and train on uniformly noised integers, the data whose density the likelihood asks for. `small` stacks 2x2 pixels.
 - No image is flipped at random. `paper` has the sizes and training of the authors' code for CIFAR-10.
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DequantisedLikelihood, Loss, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._noised_data import over
 from genbench.models._velocity_model import VelocityModel
 from genbench.prob.minibatch_transport import drawn_pairing, entropic_plan, exact_pairing
@@ -48,41 +50,37 @@ class OTCFM(VelocityModel, DequantisedLikelihood):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of that MLP."""
-        time_scale: float = 100.0
+        time_scale: Positive = 100.0
         """Factor of times before the sinusoidal embedding."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
         coupling: Literal["exact", "entropic", "independent"] = "exact"
         """Which noise goes with which data."""
-        epsilon: float = 0.2
+        epsilon: Positive = 0.2
         """Weight of the entropy of `entropic`, as a share of what pairs differ by (`prob.minibatch_transport`)."""
-        sigma: float = 0.0
+        sigma: NonNegative = 0.0
         """Standard deviation around the line from noise to data."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if self.epsilon <= 0.0 or self.sigma < 0.0:
-                raise ValueError(f"epsilon is above 0 and sigma not below, found {self.epsilon} and {self.sigma}")
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -90,14 +88,14 @@ class OTCFM(VelocityModel, DequantisedLikelihood):
 
         solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "midpoint"
         """The first four take `num_steps` even steps, the last chooses its own."""
-        num_steps: int = 25
-        tolerance: float = 1e-5
+        num_steps: Count = 25
+        tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
         likelihood_solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "rk4"
         """Of the flow from data to noise with its density."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
-        exact_divergence_dims: int = 8
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
+        exact_divergence_dims: Whole = 8
         """Images of at most so many dimensions have the exact divergence, as vectors do; others Hutchinson's."""
 
     presets: ClassVar[dict[str, Config]] = {

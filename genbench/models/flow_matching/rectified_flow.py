@@ -18,7 +18,7 @@ Straightness is S = integral of E |Z_1 - Z_0 - v(Z_t, t)|^2 over t, 0 where all 
 - Both flows come out of one training; `reflow_share` of the examples seen counts for the second. Without it there is
   no second flow, as in the paper's first table.
 - A first flow that has learned nothing yet, v = 0, couples nothing: the pairs are then independent noise and data.
-- Distillation into one step is left out, and so are flows beyond the second.
+- Distillation into one step is left out, and so are flows beyond the second, and conditions.
 - `smoke` and `small` use narrow networks, higher learning rates and shorter averages, for a thousand training steps,
   and train on uniformly noised integers, the data whose density the likelihood asks for. `small` stacks 2x2 pixels.
 - The network is the U-Net of DDPM in the sizes of the authors' DDPM++: no rescaled skips. No image is flipped.
@@ -35,6 +35,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DequantisedLikelihood, Loss, Phase, register_model
+from genbench.core.ranges import Count, Fraction, Positive, Share, Whole
 from genbench.models._noised_data import over
 from genbench.models._velocity_model import VelocityModel
 from genbench.samplers.ode import Solver, solve
@@ -51,44 +52,40 @@ class RectifiedFlow(VelocityModel, DequantisedLikelihood):
     class Config:
         """Sizes and training settings."""
 
-        width: int = 32
+        width: Count = 32
         """Channels of the first level of the U-Net."""
         multipliers: tuple[int, ...] = (1, 2)
         """Channels of each level as multiples of `width`."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks per level."""
-        attention_resolution: int = 4
+        attention_resolution: Whole = 4
         """The first level of maps at most this large attends, as does the bottom."""
-        num_heads: int = 1
-        dropout: float = 0.0
-        patch: int = 2
+        num_heads: Count = 1
+        dropout: Fraction = 0.0
+        patch: Count = 2
         """Side of the squares of pixels that are stacked into channels."""
-        vector_width: int = 128
+        vector_width: Count = 128
         """Of the layers of the MLP that vectors have in place of the U-Net."""
-        vector_blocks: int = 3
+        vector_blocks: Count = 3
         """Residual blocks of that MLP."""
-        time_scale: float = 100.0
+        time_scale: Positive = 100.0
         """Factor of times before the sinusoidal embedding."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
-        reflow_share: float = 0.4
+        reflow_share: Fraction = 0.4
         """Share of the examples seen that counts for the second flow; 0 leaves it out."""
         pair_solver: Literal["euler", "midpoint", "heun2", "rk4"] = "midpoint"
         """Of the first flow, where it makes pairs."""
-        pair_steps: int = 12
-        pair_every: int = 8
+        pair_steps: Count = 12
+        pair_every: Count = 8
         """Training steps from one batch of new pairs to the next."""
-        pair_batches: int = 64
+        pair_batches: Count = 64
         """Of pairs, kept to be drawn from."""
-        lr: float = 4.0e-3
-        warmup_steps: int = 50
-        final_lr_share: float = 0.1
-        ema_decay: float = 0.995
-        batch_size: int = 32
-
-        def __post_init__(self) -> None:
-            if not 0.0 <= self.reflow_share < 1.0 or self.pair_every < 1 or self.pair_batches < 1:
-                raise ValueError("the second flow has less than all examples, and pairs are made now and then and kept")
+        lr: Positive = 4.0e-3
+        warmup_steps: Whole = 50
+        final_lr_share: Share = 0.1
+        ema_decay: Fraction = 0.995
+        batch_size: Count = 32
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Sampling:
@@ -96,14 +93,14 @@ class RectifiedFlow(VelocityModel, DequantisedLikelihood):
 
         solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "midpoint"
         """The first four take `num_steps` even steps, the last chooses its own."""
-        num_steps: int = 25
-        tolerance: float = 1e-5
+        num_steps: Count = 25
+        tolerance: Positive = 1e-5
         """Of `dopri5`, relative and absolute."""
         likelihood_solver: Literal["euler", "midpoint", "heun2", "rk4", "dopri5"] = "rk4"
         """Of the flow from data to noise with its density."""
-        likelihood_steps: int = 16
-        likelihood_tolerance: float = 1e-5
-        exact_divergence_dims: int = 8
+        likelihood_steps: Count = 16
+        likelihood_tolerance: Positive = 1e-5
+        exact_divergence_dims: Whole = 8
         """Images of at most so many dimensions have the exact divergence, as vectors do; others Hutchinson's."""
 
     presets: ClassVar[dict[str, Config]] = {

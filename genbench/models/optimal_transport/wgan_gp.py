@@ -34,6 +34,7 @@ from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import GenerativeModel, Loss, Phase, Player, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share
 from genbench.prob.gradient_penalty import gradient_penalty
 from genbench.prob.pixels import to_signed, to_uint8
 
@@ -155,20 +156,20 @@ class WGANGP(GenerativeModel):
         """Sizes and training of both players."""
 
         networks: Literal["residual", "strided"] = "residual"
-        latent_dim: int = 128
-        channels: int = 128
+        latent_dim: Count = 128
+        channels: Count = 128
         """Width of the generator at its largest grid."""
-        critic_channels: int = 128
+        critic_channels: Count = 128
         """Width of the critic at its largest grid."""
-        penalty_weight: float = 10.0
+        penalty_weight: NonNegative = 10.0
         """lambda (Algorithm 1)."""
-        critic_turns: int = 5
+        critic_turns: Count = 5
         """Steps of the critic for each one of the generator (n_critic of Algorithm 1)."""
-        lr: float = 2e-4
-        final_lr_share: float = 0.0
-        ema_decay: float = 0.999
+        lr: Positive = 2e-4
+        final_lr_share: Share = 0.0
+        ema_decay: Fraction = 0.999
         """Of the generator's weights."""
-        batch_size: int = 64
+        batch_size: Count = 64
 
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(

@@ -39,6 +39,7 @@ from genbench.core.model import (
     Loss,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._gaussian_autoencoder import GaussianAutoencoder
 from genbench.prob import gaussian, total_correlation
 
@@ -60,31 +61,31 @@ class BetaTCVAE(GaussianAutoencoder):
     class Config:
         """Settings."""
 
-        beta: float = 6.0
+        beta: NonNegative = 6.0
         """Weight of the total correlation in training; 1 optimises the bound."""
         sampling: Literal["weighted", "stratified"] = "weighted"
         """How log q(z) is estimated from a batch."""
-        dataset_size: int = 50_000
+        dataset_size: Count = 50_000
         """N. Weighted sampling only shifts the logged parts by it; stratified sampling weighs examples by it."""
-        latent_dim: int = 10
+        latent_dim: Count = 10
         networks: Literal["residual", "strided"] = "residual"
-        width: int = 32
+        width: Count = 32
         """Channels of the largest grid."""
-        num_blocks: int = 2
+        num_blocks: Count = 2
         """Residual blocks on each grid of either residual network."""
-        hidden: int = 256
+        hidden: Count = 256
         """Units of the dense layers between grid and code."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
-        num_importance: int = 16
+        num_importance: Count = 16
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        batch_size: int = 32
-        learning_rate: float = 3e-3
-        warmup_steps: int = 50
+        batch_size: Count = 32
+        learning_rate: Positive = 3e-3
+        warmup_steps: Whole = 50
         """Over which the learning rate rises."""
-        final_lr_share: float = 0.05
+        final_lr_share: Share = 0.05
         """Of the learning rate, reached along a cosine; 1 keeps it."""
-        ema_decay: float | None = 0.99
+        ema_decay: Fraction | None = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {

@@ -42,6 +42,7 @@ from genbench.core.model import (
     Loss,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._gaussian_autoencoder import GaussianAutoencoder
 from genbench.prob import gaussian
 
@@ -57,33 +58,33 @@ class BetaVAE(GaussianAutoencoder):
     class Config:
         """Settings."""
 
-        beta: float = 4.0
+        beta: NonNegative = 4.0
         """Weight of the divergence in training; 1 optimises the bound. Of no effect with a capacity."""
-        capacity: float | None = None
+        capacity: NonNegative | None = None
         """Nats that the code holds at the end of training (Burgess et al., 2018); None weighs by `beta` instead."""
-        capacity_steps: int = 500
+        capacity_steps: Count = 500
         """Steps over which the capacity rises from 0; the rest of the training learns to use it."""
-        capacity_weight: float = 30.0
+        capacity_weight: NonNegative = 30.0
         """gamma; 1000 in Burgess et al. More than a nat of code is worth keeps the divergence at the capacity."""
-        latent_dim: int = 10
+        latent_dim: Count = 10
         networks: Literal["residual", "strided"] = "residual"
-        width: int = 32
+        width: Count = 32
         """Channels of the largest grid."""
-        num_blocks: int = 2
+        num_blocks: Count = 2
         """Residual blocks on each grid of either residual network."""
-        hidden: int = 256
+        hidden: Count = 256
         """Units of the dense layers between grid and code."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
-        num_importance: int = 16
+        num_importance: Count = 16
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        batch_size: int = 32
-        learning_rate: float = 3e-3
-        warmup_steps: int = 50
+        batch_size: Count = 32
+        learning_rate: Positive = 3e-3
+        warmup_steps: Whole = 50
         """Over which the learning rate rises."""
-        final_lr_share: float = 0.05
+        final_lr_share: Share = 0.05
         """Of the learning rate, reached along a cosine; 1 keeps it."""
-        ema_decay: float | None = 0.99
+        ema_decay: Fraction | None = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {

@@ -56,6 +56,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, Positive, Share, Whole
 from genbench.nn import conv_coder
 from genbench.nn.latent_blocks import DenseLayers, Draw, Moments
 from genbench.nn.resnet import DownTower, halved_sides, halvings_until
@@ -194,33 +195,33 @@ class LadderVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
 
         inference: Literal["ladder", "bottom_up"] = "ladder"
         """Precision-weighted from the top down, or each layer from the draw of the one below."""
-        num_layers: int = 3
+        num_layers: Count = 3
         """L."""
-        latent_dim: int = 24
+        latent_dim: Count = 24
         """Codes of the lowest layer; every layer above has half as many, at least 1."""
-        hidden: int = 256
+        hidden: Count = 256
         """Units of the dense layers next to the image; half as many between two layers further up, and so on."""
         batch_norm: bool = False
         """Normalise the dense layers over the batch, by running moments once trained."""
         networks: Literal["residual", "dense"] = "residual"
         """What stands between the image and the ladder: residual convolutions, or nothing but dense layers."""
-        width: int = 32
+        width: Count = 32
         """Channels of every grid of the residual networks."""
-        num_blocks: int = 2
+        num_blocks: Count = 2
         """Residual blocks on each of these grids."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
-        divergence_warmup: int = 300
+        divergence_warmup: Whole = 300
         """Steps over which the weight of the divergence rises to 1; 0 trains on the bound from the start."""
-        num_importance: int = 16
+        num_importance: Count = 16
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        batch_size: int = 32
-        learning_rate: float = 3e-3
-        warmup_steps: int = 50
+        batch_size: Count = 32
+        learning_rate: Positive = 3e-3
+        warmup_steps: Whole = 50
         """Over which the learning rate rises."""
-        final_lr_share: float = 0.05
+        final_lr_share: Share = 0.05
         """Of the learning rate, reached along a cosine; 1 keeps it."""
-        ema_decay: float | None = 0.99
+        ema_decay: Fraction | None = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {

@@ -43,6 +43,7 @@ from genbench.core.model import (
     Loss,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._gaussian_autoencoder import GaussianAutoencoder
 from genbench.prob import gaussian
 
@@ -60,31 +61,31 @@ class VAE(GaussianAutoencoder):
 
         likelihood: Literal["logistic", "gaussian", "bernoulli"] = "logistic"
         """p(x|z) of a pixel."""
-        latent_dim: int = 12
+        latent_dim: Count = 12
         networks: Literal["residual", "dense"] = "residual"
-        width: int = 32
+        width: Count = 32
         """Channels of every grid; of the residual networks only."""
-        num_blocks: int = 2
+        num_blocks: Count = 2
         """Residual blocks on each grid of either residual network."""
-        hidden: int = 256
+        hidden: Count = 256
         """Units of the dense layers between grid and code; of both hidden layers where all are dense."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel; the other likelihoods have one."""
-        beta: float = 1.0
+        beta: NonNegative = 1.0
         """Weight of the divergence in training; only 1 optimises the bound."""
-        num_importance: int = 16
+        num_importance: Count = 16
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        draws_at_once: int = 1
+        draws_at_once: Count = 1
         """Of these, decoded together: faster on small batches and small networks, in memory that grows with it."""
-        batch_size: int = 32
-        learning_rate: float = 3e-3
-        warmup_steps: int = 50
+        batch_size: Count = 32
+        learning_rate: Positive = 3e-3
+        warmup_steps: Whole = 50
         """Over which the learning rate rises."""
-        final_lr_share: float = 0.05
+        final_lr_share: Share = 0.05
         """Of the learning rate, reached along a cosine; 1 keeps it."""
-        clip_norm: float | None = 1.0
+        clip_norm: Positive | None = 1.0
         """Of gradients per dimension; None leaves them."""
-        ema_decay: float | None = 0.99
+        ema_decay: Fraction | None = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps. None keeps the last weights."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {

@@ -55,6 +55,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.nn.latent_blocks import BottomUp, Draw, Step, TopDown
 from genbench.nn.resnet import halved_sides, halvings_until
 from genbench.prob import discretized_logistic as logistic
@@ -157,11 +158,11 @@ class VDVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
     class Config:
         """Settings."""
 
-        width: int = 64
+        width: Count = 64
         """Channels of states and features."""
-        bottleneck: float = 0.5
+        bottleneck: Positive = 0.5
         """Of the width, inside the bottlenecks."""
-        latent_dim: int = 8
+        latent_dim: Count = 8
         """Codes for each pixel of a layer."""
         encoder: str = ""
         """Blocks on the way up in the paper's notation, `8x2 8d2 4x2 4d4 1x2`: two blocks at a side of 8, one that then
@@ -169,31 +170,31 @@ class VDVAE(GenerativeModel, LikelihoodBound, ContinuousLatents):
         decoder: str = ""
         """Blocks on the way down, `1x1 4m1 4x2`: one at a side of 1, one at 4 that takes in the grid of side 1, two
         at 4. Empty takes `num_blocks` on every grid but one on the single pixel."""
-        num_blocks: int = 3
+        num_blocks: Count = 3
         """Blocks on each grid where no string says otherwise."""
-        patch: int = 2
+        patch: Count = 2
         """Side of the blocks of pixels that are one position of the largest grid."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
         scales: Literal["shared", "predicted"] = "shared"
         """Of the logistics: the same for all pixels, or outputs for each, as in the paper."""
-        temperature: float = 1.0
+        temperature: Positive = 1.0
         """Of samples: sigma of the priors is multiplied by it."""
-        num_importance: int = 1
+        num_importance: Count = 1
         """Draws behind one log-likelihood; 1 gives the evidence lower bound."""
-        batch_size: int = 32
-        learning_rate: float = 2e-3
-        second_beta: float = 0.999
+        batch_size: Count = 32
+        learning_rate: Positive = 2e-3
+        second_beta: Fraction = 0.999
         """Decay of Adam's mean square."""
-        weight_decay: float = 0.01
-        clip_norm: float = 1.0
-        skip_norm: float | None = None
+        weight_decay: NonNegative = 0.01
+        clip_norm: Positive = 1.0
+        skip_norm: Positive | None = None
         """Steps whose gradient has this norm or more are skipped; None takes all."""
-        warmup_steps: int = 100
+        warmup_steps: Whole = 100
         """Over which the learning rate rises."""
-        final_lr_share: float = 0.05
+        final_lr_share: Share = 0.05
         """Of the learning rate, reached along a cosine; 1 keeps it."""
-        ema_decay: float = 0.99
+        ema_decay: Fraction = 0.99
         """Of the weights; the average spans about 1 / (1 - decay) steps."""
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {

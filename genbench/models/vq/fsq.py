@@ -41,6 +41,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, OpenShare, Positive
 from genbench.nn.finite_scalar_quantizer import FiniteScalarQuantizer
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 from genbench.nn.grid_coder import GridDecoder, GridEncoder
@@ -62,21 +63,21 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
 
         levels: str = "8x6x5"
         """Levels of each channel, joined by `x`; their product is the number of codes, K."""
-        num_halvings: int = 2
+        num_halvings: Count = 2
         """The grid of codes has 2**num_halvings fewer rows than the image."""
-        width: int = 32
+        width: Count = 32
         """Channels of every grid of encoder and decoder."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks on each grid of either network."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
-        prior_width: int = 64
-        prior_layers: int = 4
-        prior_kernel_size: int = 3
-        prior_share: float = 0.5
+        prior_width: Count = 64
+        prior_layers: Count = 4
+        prior_kernel_size: Count = 3
+        prior_share: OpenShare = 0.5
         """Share of the samples seen that trains the prior."""
-        learning_rate: float = 2e-3
-        prior_learning_rate: float = 2e-3
+        learning_rate: Positive = 2e-3
+        prior_learning_rate: Positive = 2e-3
 
         def __post_init__(self) -> None:
             if not all(part.isdecimal() for part in self.levels.split("x")):
@@ -84,7 +85,7 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(levels="8x8", prior_width=32, prior_layers=2),
-        "small": Config(),
+        "small": Config(levels="8x8", prior_share=0.6, prior_learning_rate=6e-3),
         "paper": Config(
             levels="8x5x5x5",
             width=256,

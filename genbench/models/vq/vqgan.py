@@ -35,6 +35,7 @@ from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import DiscreteLatents, GenerativeModel, Loss, Phase, register_model
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share, Whole
 from genbench.models._picture_autoencoder import Critic, Decoder, Encoder, Perceptual, player
 from genbench.nn.causal_transformer import CausalTransformer
 from genbench.nn.resnet import halved_sides
@@ -53,49 +54,53 @@ class VQGAN(GenerativeModel, DiscreteLatents):
     class Config:
         """Settings."""
 
-        num_codes: int = 128
+        num_codes: Count = 128
         """Size of the codebook, K."""
-        code_dim: int = 16
+        code_dim: Count = 16
         """Length of a code vector, D."""
-        num_halvings: int = 2
+        num_halvings: Count = 2
         """The grid of codes has 2**num_halvings fewer rows than the image."""
-        width: int = 32
+        width: Count = 32
         """Channels of every grid of encoder and decoder."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks on each grid of either network."""
         codebook: Codebook = "ema"
         """`ema`: codes follow running means of their features; `gradient`: the optimiser pulls them there."""
         gradient: Gradient = "straight_through"
         """How the decoder's gradient passes the quantiser: as it is, or by the `rotation` from feature to code."""
-        commitment: float = 0.25
+        commitment: NonNegative = 0.25
         """Weight beta of the encoder's distance to its codes."""
-        decay: float = 0.99
+        decay: Fraction = 0.99
         """Of the codebook's running means, or of the counts that tell which codes are dead."""
-        revival_share: float = 0.05
+        revival_share: Share = 0.05
         """A code chosen less often than this share of the mean is restarted; 0 lets codes die."""
         perceptual: Perceptual = "discriminator"
         """Distance d: of the discriminator's activations, or `lpips`, whose weights must be at hand."""
-        perceptual_weight: float = 1.0
+        perceptual_weight: NonNegative = 1.0
         """Of d beside the distance of pixels."""
-        adversarial_weight: float = 0.8
+        adversarial_weight: NonNegative = 0.8
         """w, of the adversarial gradient in units of the other's; 0 trains without a discriminator's verdict."""
-        discriminator_width: int = 32
+        discriminator_width: Count = 32
         """Channels of its first layer."""
-        adversarial_share: float = 0.25
+        adversarial_share: OpenShare = 0.25
         """Share of the samples seen that trains autoencoder and discriminator together."""
-        prior_width: int = 64
-        prior_layers: int = 4
-        prior_heads: int = 4
-        prior_dropout: float = 0.0
-        prior_share: float = 0.5
+        prior_width: Count = 64
+        prior_layers: Count = 4
+        prior_heads: Count = 4
+        prior_dropout: Fraction = 0.0
+        prior_share: OpenShare = 0.5
         """Share of the samples seen that trains the transformer."""
-        top_k: int = 0
+        top_k: Whole = 0
         """Codes are drawn among the most probable ones; 0 draws among all."""
-        learning_rate: float = 2e-3
-        adversarial_learning_rate: float = 5e-4
+        learning_rate: Positive = 2e-3
+        adversarial_learning_rate: Positive = 5e-4
         """Of autoencoder and discriminator in the second phase."""
-        prior_learning_rate: float = 2e-3
-        batch_size: int = 32
+        prior_learning_rate: Positive = 2e-3
+        batch_size: Count = 32
+
+        def __post_init__(self) -> None:
+            if self.adversarial_share + self.prior_share >= 1.0:
+                raise ValueError("`adversarial_share` and `prior_share` leave nothing to the first phase")
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(

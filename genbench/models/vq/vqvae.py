@@ -41,6 +41,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 from genbench.nn.grid_coder import GridDecoder, GridEncoder
 from genbench.nn.resnet import halved_sides
@@ -60,35 +61,35 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
     class Config:
         """Settings."""
 
-        num_codes: int = 128
+        num_codes: Count = 128
         """Size of the codebook, K."""
-        code_dim: int = 16
+        code_dim: Count = 16
         """Length of a code vector, D."""
-        num_halvings: int = 2
+        num_halvings: Count = 2
         """The grid of codes has 2**num_halvings fewer rows than the image."""
-        width: int = 32
+        width: Count = 32
         """Channels of every grid of encoder and decoder."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks on each grid of either network."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
         codebook: Codebook = "ema"
         """`ema`: codes follow running means of their features; `gradient`: the optimiser pulls them there."""
         gradient: Gradient = "straight_through"
         """How the decoder's gradient passes the quantiser: as it is, or by the `rotation` from feature to code."""
-        commitment: float = 0.25
+        commitment: NonNegative = 0.25
         """Weight beta of the encoder's distance to its codes."""
-        decay: float = 0.99
+        decay: Fraction = 0.99
         """Of the codebook's running means, or of the counts that tell which codes are dead."""
-        revival_share: float = 0.05
+        revival_share: Share = 0.05
         """A code chosen less often than this share of the mean is restarted; 0 lets codes die."""
-        prior_width: int = 64
-        prior_layers: int = 4
-        prior_kernel_size: int = 3
-        prior_share: float = 0.5
+        prior_width: Count = 64
+        prior_layers: Count = 4
+        prior_kernel_size: Count = 3
+        prior_share: OpenShare = 0.5
         """Share of the samples seen that trains the prior."""
-        learning_rate: float = 2e-3
-        prior_learning_rate: float = 2e-3
+        learning_rate: Positive = 2e-3
+        prior_learning_rate: Positive = 2e-3
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(num_codes=64, width=32, prior_width=32, prior_layers=2, learning_rate=2e-3, decay=0.95),

@@ -20,9 +20,8 @@ commitment, sg the stop of gradients.
   own codes. The product of the three is the joint of image and codes, not p(x).
 
 Codes are one row for each image: first the coarse grid, then the fine one, each row after row. Both share one
-alphabet, in which the K_t coarse codes come first and fine code k is K_t + k. `codebook_usage` and
-`codebook_perplexity` are of this alphabet: both books count as one of K_t + K_b entries, in which fine codes fill most
-positions.
+alphabet, in which the K_t coarse codes come first and fine code k is K_t + k; `codebook_usage` and its perplexity are of
+this alphabet: both books count as one of K_t + K_b entries, in which fine codes fill most positions.
 
 **Departures**: a mixture of discretised logistics as decoder, with scales learned but shared by all pixels, so that the
 bound is one on stored integers; pixel-unshuffle in place of strided convolutions; k-means on the first batch starts the
@@ -51,6 +50,7 @@ from genbench.core.model import (
     Player,
     register_model,
 )
+from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share
 from genbench.nn.conditional_pixelcnn import ConditionalPixelCNN
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 from genbench.nn.grid_coder import GridDecoder, GridEncoder, GridRise
@@ -187,42 +187,46 @@ class VQVAE2(GenerativeModel, LikelihoodBound, DiscreteLatents):
     class Config:
         """Settings."""
 
-        num_top_codes: int = 128
+        num_top_codes: Count = 128
         """Size of the codebook of the coarse grid, K_t; 1 ablates it: the model is then a VQ-VAE of the fine grid."""
-        num_bottom_codes: int = 128
+        num_bottom_codes: Count = 128
         """Size of the codebook of the fine grid, K_b."""
-        code_dim: int = 16
+        code_dim: Count = 16
         """Length of a code vector of either grid, D."""
-        bottom_halvings: int = 1
+        bottom_halvings: Count = 1
         """The fine grid has 2**bottom_halvings fewer rows than the image."""
-        top_halvings: int = 1
+        top_halvings: Count = 1
         """The coarse grid has 2**top_halvings fewer rows than the fine one."""
-        width: int = 32
+        width: Count = 32
         """Channels of every grid of encoders and decoder."""
-        num_blocks: int = 1
+        num_blocks: Count = 1
         """Residual blocks on each grid of every network."""
-        num_mixtures: int = 1
+        num_mixtures: Count = 1
         """Logistic components of each pixel."""
         codebook: Codebook = "ema"
         """`ema`: codes follow running means of their features; `gradient`: the optimiser pulls them there."""
         gradient: Gradient = "straight_through"
         """How the decoder's gradient passes the quantisers: as it is, or by the `rotation` from feature to code."""
-        commitment: float = 0.25
+        commitment: NonNegative = 0.25
         """Weight beta of the features' distance to their codes."""
-        decay: float = 0.99
+        decay: Fraction = 0.99
         """Of the codebooks' running means, or of the counts that tell which codes are dead."""
-        revival_share: float = 0.05
+        revival_share: Share = 0.05
         """A code chosen less often than this share of the mean is restarted; 0 lets codes die."""
-        prior_width: int = 64
-        top_prior_layers: int = 4
-        bottom_prior_layers: int = 4
-        prior_kernel_size: int = 3
-        top_prior_share: float = 0.2
+        prior_width: Count = 64
+        top_prior_layers: Count = 4
+        bottom_prior_layers: Count = 4
+        prior_kernel_size: Count = 3
+        top_prior_share: OpenShare = 0.2
         """Share of the samples seen that trains the prior of the coarse grid."""
-        bottom_prior_share: float = 0.35
+        bottom_prior_share: OpenShare = 0.35
         """Share of the samples seen that trains the prior of the fine grid."""
-        learning_rate: float = 2e-3
-        prior_learning_rate: float = 2e-3
+        learning_rate: Positive = 2e-3
+        prior_learning_rate: Positive = 2e-3
+
+        def __post_init__(self) -> None:
+            if self.top_prior_share + self.bottom_prior_share >= 1.0:
+                raise ValueError("`top_prior_share` and `bottom_prior_share` leave nothing to the autoencoder")
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(
