@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from genbench.models.flow.neural_spline import RationalQuadratic
 from genbench.nn.autoregressive_flow import Autoregressive
 from genbench.nn.elementwise_maps import Standardise
 
-MAPS = [Standardise()]
+MAPS = [Standardise(), RationalQuadratic(num_bins=4, bound=3.0)]
 
 
 def _flow(elementwise, num_dims, *, residual=False):

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
+from genbench.models.flow.neural_spline import RationalQuadratic
 from genbench.nn.elementwise_maps import Additive, SigmoidScale, Standardise
 
-MAPS = [Additive(), Standardise(), SigmoidScale()]
+MAPS = [Additive(), Standardise(), SigmoidScale(), RationalQuadratic(num_bins=5, bound=3.0)]
 
 
 @pytest.mark.parametrize("shape", [(7,), (6, 4), (3, 2, 2, 2)])

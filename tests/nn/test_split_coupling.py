@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from genbench.models.flow.neural_spline import RationalQuadratic
 from genbench.nn.elementwise_maps import Additive, SigmoidScale
 from genbench.nn.split_coupling import SplitCoupling
 
-MAPS = [Additive(), SigmoidScale()]
+MAPS = [Additive(), SigmoidScale(), RationalQuadratic(num_bins=4, bound=3.0)]
 
 
 def _dense(passes, parameters):
