@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genbench.samplers.ode import Solver, solve, solve_with_log_density, with_divergence
+from genbench.samplers.ode import Solver, solve, solve_for_training, solve_with_log_density, with_divergence
 
 A = torch.tensor([[-0.5, 1.0, 0.0], [0.2, 0.3, -0.4], [0.0, 0.7, 0.1]], dtype=torch.float64)
 
@@ -115,3 +115,75 @@ def test_single_precision_takes_no_step_too_many(num_steps):
     solver, calls = Solver(method="heun2", num_steps=num_steps), []
     solve(lambda t, x: calls.append(1) or -x, _x().float(), start=0.0, end=1.0, solver=solver)
     assert len(calls) == solver.evaluations
+
+
+class _Linear(torch.nn.Module):
+    """v = W x, W away from symmetric."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(A.clone())
+
+    def forward(self, t, x):
+        return x @ self.weight.T
+
+
+def _trained(field, x, *, divergence="exact", **how):
+    generator = torch.Generator().manual_seed(1)
+    return solve_for_training(
+        field,
+        x,
+        start=1.0,
+        end=0.0,
+        solver=Solver(**how),
+        divergence=divergence,
+        parameters=field.parameters(),
+        generator=generator,
+    )
+
+
+TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+EVEN = {"method": "rk4", "num_steps": 40}
+
+
+@pytest.mark.parametrize("how", [TIGHT, EVEN])
+def test_a_solve_for_training_knows_ends_gains_and_costs_of_a_linear_field(how):
+    x, found = _x(), _trained(_Linear(), _x(), **how)
+    torch.testing.assert_close(found.end, x @ torch.matrix_exp(-A).T, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found.gain, A.trace().expand(5), rtol=1e-6, atol=1e-7)  # backwards in time
+    torch.testing.assert_close(found.jacobian, A.square().sum().expand(5), rtol=1e-6, atol=1e-7)
+    times = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    paths = torch.stack([x @ torch.matrix_exp(-A * t).T for t in times])
+    kinetic = (paths @ A.T).square().sum(2).mean(0)
+    torch.testing.assert_close(found.kinetic, kinetic, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_the_adjoint_equation_has_the_gradients_of_the_steps_themselves(divergence):
+    gradients = []
+    for how in (TIGHT, EVEN):
+        field, x = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Softplus(), torch.nn.Linear(8, 3)).double(), _x()
+        torch.manual_seed(0)
+        for parameter in field.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        x.requires_grad_()
+        timed = torch.nn.ModuleDict({"net": field})
+        timed.forward = lambda t, x, field=field: (1.0 + t) * field(x)
+        found = _trained(timed, x, divergence=divergence, **how)
+        value = (found.end.sin().sum(1) + found.gain + 0.3 * found.kinetic + 0.2 * found.jacobian).sum()
+        gradients.append(torch.autograd.grad(value, [x, *field.parameters()]))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_solve_for_training_agrees_with_the_solve_that_only_reads():
+    field, generator = _Linear(), torch.Generator().manual_seed(1)
+    found = _trained(field, _x(), divergence="hutchinson", **EVEN)
+    end, gain = solve_with_log_density(
+        field, _x(), start=1.0, end=0.0, solver=Solver(**EVEN), divergence="hutchinson", generator=generator
+    )
+    torch.testing.assert_close(found.end, end)
+    torch.testing.assert_close(found.gain, gain)
+    with torch.no_grad():
+        assert not any(part.requires_grad for part in _trained(field, _x(), **EVEN))
+        assert not any(part.requires_grad for part in _trained(field, _x(), **TIGHT))
