@@ -20,8 +20,8 @@ commitment, sg the stop of gradients.
   own codes. The product of the three is the joint of image and codes, not p(x).
 
 Codes are one row for each image: first the coarse grid, then the fine one, each row after row. Both share one
-alphabet, in which the K_t coarse codes come first and fine code k is K_t + k; `codebook_usage` and its perplexity are of
-this alphabet: both books count as one of K_t + K_b entries, in which fine codes fill most positions.
+alphabet, in which the K_t coarse codes come first and fine code k is K_t + k; `codebook_usage` and its perplexity are
+of this alphabet: both books count as one of K_t + K_b entries, in which fine codes fill most positions.
 
 **Departures**: a mixture of discretised logistics as decoder, with scales learned but shared by all pixels, so that the
 bound is one on stored integers; pixel-unshuffle in place of strided convolutions; k-means on the first batch starts the
