@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.nn.embedding import TimeEmbedding, sinusoidal
+from genbench.nn.transformer import Attend, everything
 
 EXPANSION = 4
 """Units of the dense layers for each of the width."""
@@ -61,17 +62,17 @@ class Block(nn.Module):
         self.wide, self.narrow = _linear(width, EXPANSION * width), _linear(EXPANSION * width, width)
         self.modulation = Modulation(width, 6)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map tokens (B, L, w) given embeddings (B, w)."""
+    def forward(self, x: Tensor, embedding: Tensor, attend: Attend = everything) -> Tensor:
+        """Map tokens (B, L, w) given embeddings (B, w); `attend` says who sees whom."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding)
-        x = x + gate1 * self._attend(_modulated(self.norm(x), shift1, scale1))
-        dense = self.narrow(F.gelu(self.wide(_modulated(self.norm(x), shift2, scale2)), approximate="tanh"))
+        x = x + gate1 * self._attend(modulated(self.norm(x), shift1, scale1), attend)
+        dense = self.narrow(F.gelu(self.wide(modulated(self.norm(x), shift2, scale2)), approximate="tanh"))
         out: Tensor = x + gate2 * dense
         return out
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, attend: Attend = everything) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        mixed: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out(attend(q, k, v).transpose(1, 2).flatten(2))
         return mixed
 
 
@@ -136,7 +137,7 @@ class DiffusionTransformer(nn.Module):
         h = self.stem(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.places  # (B, L, w)
         for block in self.blocks:
             h = block(h, embedding)
-        patches: Tensor = self.out(_modulated(self.norm(h), *self.modulation(embedding)))
+        patches: Tensor = self.out(modulated(self.norm(h), *self.modulation(embedding)))
         return F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, (self.side, self.side)), self.patch)
 
 
@@ -146,7 +147,8 @@ def places(side: int, width: int) -> Tensor:
     return torch.cat([sinusoidal(axis.flatten(), width // 2) for axis in (row, column)], dim=1)
 
 
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalised features scaled by 1 + `scale` and shifted."""
     return x * (1.0 + scale) + shift
 
 

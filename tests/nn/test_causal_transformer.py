@@ -109,3 +109,53 @@ def test_dropout_acts_in_training_only():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="a width of 10 does not split into 3 heads"):
         CausalTransformer(num_levels=2, length=2, width=10, num_layers=1, num_heads=3)
+
+
+@pytest.mark.parametrize("inputs", ["ordered", "categorical"])
+@pytest.mark.parametrize("cache", ["growing", "fixed"])
+def test_samples_of_told_sequences_equal_those_of_whole_passes(cache, inputs):
+    model, count, length = _made(6, 9, inputs=inputs), 16, 9
+    told = torch.randn(count, 12, generator=_generator(1))
+    found = model.sample(count, generator=_generator(3), told=told, cache=cache)
+    uniforms, codes = torch.rand(count, length, generator=_generator(3)), torch.zeros(count, length, dtype=torch.int64)
+    with torch.no_grad():
+        for i in range(length):
+            codes[:, i] = draw(model(codes, told)[:, i], uniforms[:, i])
+    assert torch.equal(found, codes)
+    with torch.no_grad():
+        assert (model(codes, told) - model(codes)).abs().amax((0, 2)).min() > 1e-3  # every element is told
+
+
+def test_the_mean_is_that_of_the_log_probabilities():
+    model, codes = _made(6, 9), torch.randint(6, (5, 9), generator=_generator())
+    told = torch.randn(5, 12, generator=_generator(1))
+    for condition in (None, told):
+        torch.testing.assert_close(model.mean_nll(codes, condition), -model.log_prob(codes, condition).mean() / 9)
+
+
+def test_ordered_levels_begin_like_their_neighbours():
+    torch.manual_seed(0)
+    model = CausalTransformer(num_levels=64, length=2, width=32, num_layers=1, num_heads=4, inputs="ordered")
+    for table in (model.embedding.weight, model.head.weight):
+        apart = torch.cdist(table, table).detach()
+        assert apart.diagonal(1).mean() < 0.7 * apart.mean()
+
+
+@pytest.mark.slow
+def test_a_step_with_fixed_caches_is_compiled_once_for_all_places():
+    model, length = _made(5, 6), 6
+    codes = torch.randint(5, (2, length), generator=_generator())
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(model.next_logits, backend=count, dynamic=False, fullgraph=True)
+    caches, x, found = model.empty_caches(2, "fixed"), model.start.detach().repeat(2, 1), []
+    with torch.no_grad():
+        for i in range(length):
+            found.append(step(x, torch.tensor([i]), caches))
+            x = model.embedding(codes[:, i])
+        torch.testing.assert_close(torch.stack(found, dim=1), model(codes), rtol=1e-4, atol=1e-5)
+    assert len(graphs) == 1

@@ -21,7 +21,7 @@ noise the likelihood is still that of its own density at uniformly noised intege
 
 **Departures**
 - No conditions, and hence no guidance; the paper draws its best pictures with both.
-- Blocks are those of `nn.causal_transformer`, and a norm stands before the last layer, whose bias starts at zero too.
+- Blocks are those of `nn.transformer`, and a norm stands before the last layer, whose bias starts at zero too.
 - Vectors are sequences of their dimensions, with Gaussian noise only where `noise=gaussian` asks for it.
 - `smoke`, `small` and `vector` use few narrow blocks, higher learning rates and averaged weights. `paper` is for
   likelihoods of ImageNet at 64 px, with a warm-up of one of its epochs.
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -43,7 +43,7 @@ from genbench.core.model import Loss, Phase, Player, register_model
 from genbench.core.ranges import Count, Fraction, Positive, Share, Whole
 from genbench.models._exact_flow import ExactFlow
 from genbench.nn.bijection import Bijection, Chain, Flatten, Reverse
-from genbench.nn.causal_transformer import INITIAL_STD, Block, Cache
+from genbench.nn.transformer import INITIAL_STD, Cache, blocks_of, empty_caches
 from genbench.prob.dequantization import bin_centres
 
 BETAS, WEIGHT_DECAY = (0.9, 0.95), 1e-4
@@ -96,11 +96,10 @@ class TransformerFlow(Bijection):
 
     def __init__(self, length: int, dim: int, *, width: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
-        self.length = length
+        self.length, self.num_heads = length, num_heads
         self.stem = nn.Linear(dim, width)
         self.positions = nn.Parameter(torch.randn(length, width) * INITIAL_STD)
-        blocks = [Block(width, num_heads=num_heads, dropout=0.0, num_layers=num_layers) for _ in range(num_layers)]
-        self.blocks = cast("Sequence[Block]", nn.ModuleList(blocks))
+        self.blocks = blocks_of(width, num_layers=num_layers, num_heads=num_heads, dropout=0.0)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 2 * dim)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -118,7 +117,7 @@ class TransformerFlow(Bijection):
         """N - 1 steps, each for one patch of all examples; carries no gradient."""
         with torch.no_grad():
             x = y.clone()
-            caches = [self._empty(block, x) for block in self.blocks]
+            caches = self._caches(x)
             for i in range(self.length - 1):
                 h = self.stem(x[:, i : i + 1]) + self.positions[i]
                 for block, cache in zip(self.blocks, caches, strict=True):
@@ -127,10 +126,14 @@ class TransformerFlow(Bijection):
                 x[:, i + 1] = y[:, i + 1] * s.exp() + t
         return x
 
-    def _empty(self, block: Block, x: Tensor) -> Cache:
-        heads, width = block.num_heads, self.positions.shape[1]
-        shape = (len(x), heads, self.length - 1, width // heads)
-        return Cache(x.new_empty(shape), x.new_empty(shape))
+    def _caches(self, x: Tensor) -> list[Cache]:
+        return empty_caches(
+            len(self.blocks),
+            num_samples=len(x),
+            num_heads=self.num_heads,
+            length=self.length - 1,
+            like=self.positions[0].to(x),
+        )
 
 
 @register_model("tarflow")
