@@ -32,29 +32,19 @@ import torch
 from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import (
-    DiscreteLatents,
-    GenerativeModel,
-    LikelihoodBound,
-    Loss,
-    Phase,
-    Player,
-    register_model,
-)
+from genbench.core.model import LikelihoodBound, Loss, register_model
 from genbench.core.ranges import Count, OpenShare, Positive
+from genbench.models._two_stage import LikelyCodes
 from genbench.nn.finite_scalar_quantizer import FiniteScalarQuantizer
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
-from genbench.nn.grid_coder import GridDecoder, GridEncoder
-from genbench.nn.resnet import halved_sides
 from genbench.prob import discretized_logistic as logistic
-from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @register_model("fsq")
-class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
+class FSQ(LikelyCodes, LikelihoodBound):
     """An autoencoder with finite scalar quantisation."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,30 +89,13 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
         ),
     }
 
+    config: Config
+    quantizer: FiniteScalarQuantizer
+    prior: GatedPixelCNNStack
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`fsq` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        num_channels, side, _ = spec.shape
-        self.code_side = halved_sides(side, config.num_halvings)[-1]
-        self.quantizer = FiniteScalarQuantizer([int(part) for part in config.levels.split("x")])
-        self.encoder = GridEncoder(
-            num_channels,
-            width=config.width,
-            num_blocks=config.num_blocks,
-            num_halvings=config.num_halvings,
-            code_dim=self.quantizer.code_dim,
-        )
-        self.decoder = GridDecoder(
-            self.quantizer.code_dim,
-            width=config.width,
-            num_outputs=logistic.num_parameters(config.num_mixtures, num_channels),
-            side=side,
-            num_blocks=config.num_blocks,
-            num_halvings=config.num_halvings,
-            initial_scale=logistic.initial_scale(config.num_mixtures, num_channels),
-        )
+        channels = len(config.levels.split("x"))
+        super().__init__(spec, config, num_features=channels, code_dim=channels)
         self.prior = GatedPixelCNNStack(
             num_channels=1,
             num_levels=self.quantizer.num_codes,
@@ -132,35 +105,14 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
             inputs="categorical",
         )
 
+    def make_quantizer(self) -> FiniteScalarQuantizer:
+        """Rounding to the levels of the settings."""
+        return FiniteScalarQuantizer([int(part) for part in self.config.levels.split("x")])
+
     @property
     def num_codes(self) -> int:
         """Number of codes, K, the product of the levels."""
         return self.quantizer.num_codes
-
-    def phases(self) -> tuple[Phase, ...]:
-        """Codes first, then a prior over codes that no longer move."""
-        codes = Player(
-            name="codes",
-            modules=(self.encoder, self.decoder),
-            lr=self.config.learning_rate,
-            clip_norm=1.0,
-            warmup_steps=20,
-            final_lr_share=0.05,
-        )
-        prior = Player(
-            name="prior",
-            modules=(self.prior,),
-            lr=self.config.prior_learning_rate,
-            clip_norm=1.0,
-            warmup_steps=20,
-            final_lr_share=0.05,
-            ema_decay=0.99,
-        )
-        share = self.config.prior_share
-        return (
-            Phase(name="codes", share=1.0 - share, players=(codes,), batch_size=32),
-            Phase(name="prior", share=share, players=(prior,), batch_size=64),
-        )
 
     def loss(self, batch: Batch, player: str) -> Loss:
         """Loss of `codes`, nats per dimension, or of `prior`, nats per code."""
@@ -182,20 +134,6 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
         codes = self.encode(x)
         return self._log_prob_given(x, self.quantizer.embed(codes)) + self.prior.log_prob(codes.unsqueeze(1))
 
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Codes of images: (B, h, w) int64, 0 .. num_codes-1."""
-        return self.quantizer.nearest(self._features(x))
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Mean images of codes (B, h, w): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self._mixture(self.quantizer.embed(codes)), levels=self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images of the codes of images: (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
     def _codes_loss(self, x: Tensor) -> Loss:
         rounded = self.quantizer(self._features(x))
         distortion = -self._log_prob_given(x, rounded.values).mean() / self.spec.num_dims
@@ -210,15 +148,3 @@ class FSQ(GenerativeModel, LikelihoodBound, DiscreteLatents):
         """Exp of the entropy of the codes of one batch: at most K, and at most their number."""
         shares = codes.flatten().bincount(minlength=self.num_codes) / codes.numel()
         return torch.exp(torch.special.entr(shares).sum())
-
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.encoder(to_signed(x, self.levels))
-        return features
-
-    def _log_prob_given(self, x: Tensor, values: Tensor) -> Tensor:
-        """Log p(x|c) for values of codes (B, d, h, w): (B,), nats."""
-        return logistic.mixture_log_prob(x, self._mixture(values), levels=self.levels).sum((1, 2))
-
-    def _mixture(self, values: Tensor) -> logistic.Mixture:
-        """p(x|c) for every pixel, of scales shared by all pixels."""
-        return logistic.split_mixture(*self.decoder(values))

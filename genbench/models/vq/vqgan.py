@@ -31,23 +31,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import DiscreteLatents, GenerativeModel, Loss, Phase, register_model
+from genbench.core.model import Loss, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share, Whole
-from genbench.models._picture_autoencoder import Critic, Decoder, Encoder, Perceptual, player
+from genbench.models._picture_autoencoder import Perceptual
+from genbench.models._two_stage import JudgedCodes
 from genbench.nn.causal_transformer import CausalTransformer
-from genbench.nn.resnet import halved_sides
 from genbench.nn.vector_quantizer import Codebook, Gradient, VectorQuantizer
-from genbench.prob.pixels import to_signed, to_uint8
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @register_model("vqgan")
-class VQGAN(GenerativeModel, DiscreteLatents):
+class VQGAN(JudgedCodes):
     """A vector-quantised autoencoder with perceptual and adversarial losses."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,32 +132,11 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         ),
     }
 
+    config: Config
+    quantizer: VectorQuantizer
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`vqgan` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        num_channels, side, _ = spec.shape
-        self.code_side = halved_sides(side, config.num_halvings)[-1]
-        sizes = {"width": config.width, "num_blocks": config.num_blocks, "num_halvings": config.num_halvings}
-        self.encoder = Encoder(num_channels, num_outputs=config.code_dim, **sizes)
-        self.quantizer = VectorQuantizer(
-            config.num_codes,
-            config.code_dim,
-            decay=config.decay,
-            revival_share=config.revival_share,
-            codebook=config.codebook,
-            gradient=config.gradient,
-        )
-        self.decoder = Decoder(config.code_dim, num_channels, side, **sizes)
-        self.critic = Critic(
-            num_channels,
-            side,
-            width=config.discriminator_width,
-            perceptual=config.perceptual,
-            perceptual_weight=config.perceptual_weight,
-            adversarial_weight=config.adversarial_weight,
-        )
+        super().__init__(spec, config)
         self.prior = CausalTransformer(
             num_levels=config.num_codes,
             length=self.code_side**2,
@@ -168,43 +146,27 @@ class VQGAN(GenerativeModel, DiscreteLatents):
             dropout=config.prior_dropout,
         )
 
+    def make_quantizer(self) -> VectorQuantizer:
+        """One codebook."""
+        c = self.config
+        return VectorQuantizer(
+            c.num_codes,
+            c.code_dim,
+            decay=c.decay,
+            revival_share=c.revival_share,
+            codebook=c.codebook,
+            gradient=c.gradient,
+        )
+
     @property
     def num_codes(self) -> int:
         """Size of the codebook."""
         return self.config.num_codes
 
-    def phases(self) -> tuple[Phase, ...]:
-        """Reconstruction, then with a discriminator, then a prior over codes that no longer move."""
-        c = self.config
-        modules = (self.encoder, self.quantizer, self.decoder)
-        first = player("autoencoder", *modules, lr=c.learning_rate)
-        second = player("generator", *modules, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        judge = player("discriminator", self.critic, lr=c.adversarial_learning_rate, betas=(0.5, 0.9))
-        prior = player("prior", self.prior, lr=c.prior_learning_rate, betas=(0.9, 0.95), ema_decay=0.99)
-        rest = 1.0 - c.adversarial_share - c.prior_share
-        return (
-            Phase(name="reconstruction", share=rest, players=(first,), batch_size=c.batch_size),
-            Phase(name="adversarial", share=c.adversarial_share, players=(second, judge), batch_size=c.batch_size),
-            Phase(name="prior", share=c.prior_share, players=(prior,), batch_size=2 * c.batch_size),
-        )
-
-    @torch.no_grad()
-    def prepare(self, batch: Batch) -> None:
-        """Start the codebook from k-means on the untrained encoder's features, and find what judges pictures.
-
-        Raises:
-            DataError: the weights of LPIPS are not there.
-        """
-        self.critic.prepare(batch.x.device)
-        self.quantizer.fit(self._features(batch.x))
-
-    def loss(self, batch: Batch, player: str) -> Loss:
-        """Loss of `autoencoder` or `generator`, of `discriminator`, or of `prior` in nats per code."""
-        if player == "prior":
-            return self._prior_loss(batch.x)
-        if player == "discriminator":
-            return self._discriminator_loss(batch.x)
-        return self._autoencoder_loss(batch.x, adversarial=player == "generator")
+    @property
+    def second_stage(self) -> tuple[nn.Module, ...]:
+        """The transformer."""
+        return (self.prior,)
 
     @torch.no_grad()
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
@@ -212,44 +174,8 @@ class VQGAN(GenerativeModel, DiscreteLatents):
         codes = self.prior.sample(num_samples, generator=generator, top_k=self.config.top_k)
         return self.decode(codes.view(num_samples, self.code_side, self.code_side))
 
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Codes of images: (B, h, w) int64, 0 .. num_codes-1."""
-        return self.quantizer.nearest(self._features(x))
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images of codes (B, h, w): (B, C, H, W) uint8."""
-        return to_uint8(self.decoder(self.quantizer.embed(codes)), self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Images of the codes of images: (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
-    def _autoencoder_loss(self, x: Tensor, *, adversarial: bool) -> Loss:
-        real, features = to_signed(x, self.levels), self._features(x)
-        quantised = self.quantizer(features)
-        self.quantizer.update(features, quantised.codes)
-        fake = self.decoder(quantised.values)
-        total, parts = self.critic(real, fake, last_weight=self.decoder.last_weight, adversarial=adversarial)
-        total = total + self.config.commitment * quantised.commitment
-        if self.config.codebook == "gradient":
-            total = total + quantised.attraction
-        parts = {name: part.detach() for name, part in (parts | {"commitment": quantised.commitment}).items()}
-        return Loss(total, {**parts, "perplexity": self.quantizer.perplexity()})
-
-    def _discriminator_loss(self, x: Tensor) -> Loss:
-        """Hinge between real and rebuilt patches; the autoencoder is a constant of it."""
-        real = to_signed(x, self.levels)
-        with torch.no_grad():
-            fake = self.decoder(self.quantizer(self._features(x)).values)
-        return self.critic.discriminator_loss(real, fake)
-
-    def _prior_loss(self, x: Tensor) -> Loss:
-        codes = self.encode(x).flatten(1)
+    def prior_loss(self, batch: Batch) -> Loss:
+        """Nats per code; encoder, codebook and decoder are frozen."""
+        codes = self.encode(batch.x).flatten(1)
         per_code = -self.prior.log_prob(codes).mean() / codes.shape[1]
         return Loss(per_code, {"nats_per_code": per_code.detach()})
-
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.encoder(to_signed(x, self.levels))
-        return features

@@ -32,29 +32,19 @@ import torch
 from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import (
-    DiscreteLatents,
-    GenerativeModel,
-    LikelihoodBound,
-    Loss,
-    Phase,
-    Player,
-    register_model,
-)
+from genbench.core.model import LikelihoodBound, Loss, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Share
+from genbench.models._two_stage import LikelyCodes
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
-from genbench.nn.grid_coder import GridDecoder, GridEncoder
-from genbench.nn.resnet import halved_sides
 from genbench.nn.vector_quantizer import Codebook, Gradient, VectorQuantizer
 from genbench.prob import discretized_logistic as logistic
-from genbench.prob.pixels import to_signed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 @register_model("vqvae")
-class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
+class VQVAE(LikelyCodes, LikelihoodBound):
     """The vector-quantised variational autoencoder."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,37 +98,12 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         ),
     }
 
+    config: Config
+    quantizer: VectorQuantizer
+    prior: GatedPixelCNNStack
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise ValueError(f"`vqvae` needs images of integers, found {spec.kind} data of shape {spec.shape}")
-        self.config, self.levels = config, spec.levels
-        num_channels, side, _ = spec.shape
-        self.code_side = halved_sides(side, config.num_halvings)[-1]
-        self.encoder = GridEncoder(
-            num_channels,
-            width=config.width,
-            num_blocks=config.num_blocks,
-            num_halvings=config.num_halvings,
-            code_dim=config.code_dim,
-        )
-        self.quantizer = VectorQuantizer(
-            config.num_codes,
-            config.code_dim,
-            decay=config.decay,
-            revival_share=config.revival_share,
-            codebook=config.codebook,
-            gradient=config.gradient,
-        )
-        self.decoder = GridDecoder(
-            config.code_dim,
-            width=config.width,
-            num_outputs=logistic.num_parameters(config.num_mixtures, num_channels),
-            side=side,
-            num_blocks=config.num_blocks,
-            num_halvings=config.num_halvings,
-            initial_scale=logistic.initial_scale(config.num_mixtures, num_channels),
-        )
+        super().__init__(spec, config, num_features=config.code_dim, code_dim=config.code_dim)
         self.prior = GatedPixelCNNStack(
             num_channels=1,
             num_levels=config.num_codes,
@@ -148,35 +113,22 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
             inputs="categorical",
         )
 
+    def make_quantizer(self) -> VectorQuantizer:
+        """One codebook."""
+        c = self.config
+        return VectorQuantizer(
+            c.num_codes,
+            c.code_dim,
+            decay=c.decay,
+            revival_share=c.revival_share,
+            codebook=c.codebook,
+            gradient=c.gradient,
+        )
+
     @property
     def num_codes(self) -> int:
         """Size of the codebook."""
         return self.config.num_codes
-
-    def phases(self) -> tuple[Phase, ...]:
-        """Codes first, then a prior over codes that no longer move."""
-        codes = Player(
-            name="codes",
-            modules=(self.encoder, self.quantizer, self.decoder),
-            lr=self.config.learning_rate,
-            clip_norm=1.0,
-            warmup_steps=20,
-            final_lr_share=0.05,
-        )
-        prior = Player(
-            name="prior",
-            modules=(self.prior,),
-            lr=self.config.prior_learning_rate,
-            clip_norm=1.0,
-            warmup_steps=20,
-            final_lr_share=0.05,
-            ema_decay=0.99,
-        )
-        share = self.config.prior_share
-        return (
-            Phase(name="codes", share=1.0 - share, players=(codes,), batch_size=32),
-            Phase(name="prior", share=share, players=(prior,), batch_size=64),
-        )
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
@@ -203,20 +155,6 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         codes = self.encode(x)
         return self._log_prob_given(x, self.quantizer.embed(codes)) + self.prior.log_prob(codes.unsqueeze(1))
 
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Codes of images: (B, h, w) int64, 0 .. num_codes-1."""
-        return self.quantizer.nearest(self._features(x))
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Mean images of codes (B, h, w): (B, C, H, W) uint8."""
-        return logistic.mixture_mean(self._mixture(self.quantizer.embed(codes)), levels=self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Mean images of the codes of images: (B, C, H, W) uint8."""
-        return self.decode(self.encode(x))
-
     def _codes_loss(self, x: Tensor) -> Loss:
         features = self._features(x)
         quantised = self.quantizer(features)
@@ -236,15 +174,3 @@ class VQVAE(GenerativeModel, LikelihoodBound, DiscreteLatents):
         codes = self.encode(x)
         per_code = self.prior.mean_nll(codes.unsqueeze(1)) / codes[0].numel()
         return Loss(per_code, {"nats_per_code": per_code.detach()})
-
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.encoder(to_signed(x, self.levels))
-        return features
-
-    def _log_prob_given(self, x: Tensor, vectors: Tensor) -> Tensor:
-        """Log p(x|z) for code vectors (B, D, h, w): (B,), nats."""
-        return logistic.mixture_log_prob(x, self._mixture(vectors), levels=self.levels).sum((1, 2))
-
-    def _mixture(self, vectors: Tensor) -> logistic.Mixture:
-        """p(x|z) for every pixel, of scales shared by all pixels."""
-        return logistic.split_mixture(*self.decoder(vectors))
