@@ -8,6 +8,8 @@ layer, never per sample. Symbols: `N` samples, `r` reach, `w` width, `I` input f
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +58,34 @@ class StackWeights:
     out_bias: Tensor
 
 
-def sample_cached(weights: StackWeights, uniforms: Tensor) -> Tensor:
-    """Invert the distribution at uniforms (N, C, H, W) in raster order: codes of the same shape, int64."""
-    chunks = uniforms.split(SAMPLES_AT_ONCE)
-    return torch.cat([_sample_chunk(weights, chunk) for chunk in chunks])
+class Told(NamedTuple):
+    """What a condition adds to the gates of one layer, at every pixel."""
+
+    v: Tensor
+    """(N, 2w), to those of the vertical stack."""
+    h: Tensor
+    """(N, 2w), to those of the horizontal stack."""
 
 
-def _sample_chunk(weights: StackWeights, uniforms: Tensor) -> Tensor:
+def sample_cached(weights: StackWeights, uniforms: Tensor, told: Sequence[Told] = ()) -> Tensor:
+    """Invert the distribution at uniforms (N, C, H, W) in raster order: codes of the same shape, int64.
+
+    Args:
+        weights: of the network.
+        uniforms: in [0, 1), one for each level.
+        told: for each layer, its outputs grouped as those of the weights; empty without a condition.
+    """
+    starts = range(0, max(1, len(uniforms)), SAMPLES_AT_ONCE)
+    chunks = [slice(start, start + SAMPLES_AT_ONCE) for start in starts]
+    return torch.cat(
+        [_sample_chunk(weights, uniforms[rows], [Told(part.v[rows], part.h[rows]) for part in told]) for rows in chunks]
+    )
+
+
+def _sample_chunk(weights: StackWeights, uniforms: Tensor, told: Sequence[Told]) -> Tensor:
     N, C, H, W = uniforms.shape
     codes = torch.zeros(uniforms.shape, dtype=torch.int64, device=uniforms.device)
-    vertical, horizontal = _VerticalStack(weights, N, W), _HorizontalStack(weights, N, W)
+    vertical, horizontal = _VerticalStack(weights, N, W, told), _HorizontalStack(weights, N, W)
     for i in range(H):
         vertical.advance(horizontal.from_above)
         for j in range(W):
@@ -81,19 +101,26 @@ def _sample_chunk(weights: StackWeights, uniforms: Tensor) -> Tensor:
 class _VerticalStack:
     """The rows that the next row of each layer needs, padded with zeros on all sides."""
 
-    def __init__(self, weights: StackWeights, num_samples: int, width: int) -> None:
+    def __init__(self, weights: StackWeights, num_samples: int, width: int, told: Sequence[Told]) -> None:
         self.layers = weights.layers
+        self.conditions: Sequence[Told | None] = told or [None] * len(self.layers)
         self.width = width
         self.rows = [_rows(layer, num_samples, width) for layer in self.layers]  # of (N, I, rows, W + 2r)
 
     def advance(self, from_above: Tensor) -> None:
         """Compute the next row of every layer and write what it tells the horizontal stack."""
-        for layer, rows, below, told in zip(self.layers, self.rows, [*self.rows[1:], None], from_above, strict=True):
+        below = [*self.rows[1:], None]
+        parts = zip(self.layers, self.rows, below, from_above, self.conditions, strict=True)
+        for layer, rows, next_rows, told, condition in parts:
             gates = F.conv2d(rows, layer.vertical, layer.vertical_bias)[:, :, 0]  # (N, 2w, W)
+            if condition is not None:
+                gates = gates + condition.v[:, :, None]
             torch.add(gates.permute(2, 0, 1) @ layer.across, layer.horizontal_bias, out=told)
-            if below is not None:
+            if condition is not None:
+                told += condition.h
+            if next_rows is not None:
                 f, g = gates.chunk(2, dim=1)
-                self._append(below, torch.tanh(f) * torch.sigmoid(g))
+                self._append(next_rows, torch.tanh(f) * torch.sigmoid(g))
 
     def put_row(self, row: Tensor) -> None:
         """Take the features (W, N, I) of a complete row of codes."""

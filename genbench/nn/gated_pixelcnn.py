@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from genbench.nn._categorical_head import categorical_log_prob, categorical_nll, draw
-from genbench.nn._gated_pixelcnn_cache import LayerWeights, StackWeights, sample_cached
+from genbench.nn._gated_pixelcnn_cache import LayerWeights, StackWeights, Told, sample_cached
 
 Mask = Literal["A", "B"]
 """What a group may see at its own pixel: `A` the groups before it, `B` also itself."""
@@ -104,11 +104,15 @@ class GatedLayer(nn.Module):
         for conv in (self.vertical, self.across):
             _start(conv, torch.tensor(conv.weight[0].numel()))
 
-    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, v: Tensor, h: Tensor, told: Told | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Gates of the next `v`, (B, 2w, H, W), features for the next `h`, (B, w, H, W), and what goes to the head."""
         above = F.pad(v, (0, 0, self.reach, self.own_row - 1))  # without its own row the last one is dropped
         v_gates = self.vertical(above)  # (B, 2w, H, W)
-        y = gated(self.horizontal(h) + self.across(v_gates))
+        if told is None:
+            y = gated(self.horizontal(h) + self.across(v_gates))
+        else:
+            v_gates = v_gates + told.v[:, :, None, None]
+            y = gated(self.horizontal(h) + self.across(v_gates) + told.h[:, :, None, None])
         return v_gates, y, self.skip(y)
 
 
@@ -123,6 +127,7 @@ class GatedPixelCNNStack(nn.Module):
         kernel_size: odd width of the kernels, 3 or more.
         head_width: features of each channel before its softmax.
         inputs: `ordered` for pixels; `categorical` for codes whose numbers mean nothing.
+        condition_width: length D of the vectors that the law is given (Eq. 4); None is a law without a condition.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class GatedPixelCNNStack(nn.Module):
         kernel_size: int,
         head_width: int = 32,
         inputs: Literal["ordered", "categorical"] = "ordered",
+        condition_width: int | None = None,
     ) -> None:
         super().__init__()
         if width % num_channels or kernel_size % 2 == 0 or kernel_size < 3 or num_layers < 1:
@@ -161,6 +167,9 @@ class GatedPixelCNNStack(nn.Module):
         mix = torch.randn(num_channels, num_features, head_width) * (OUTPUT_SCALE / num_features**0.5)
         self.out_weight = nn.Parameter(features @ mix)  # (C, K, S): levels that look alike start with like logits
         self.out_bias = nn.Parameter(torch.zeros(num_channels, num_levels))
+        sizes = [] if condition_width is None else [condition_width] * num_layers
+        entries = [nn.Linear(size, 4 * width, bias=False) for size in sizes]
+        self.entries = cast("Sequence[nn.Linear]", nn.ModuleList(entries))  # V of `v` and of `h`, a layer each
 
     def start_from(self, codes: Tensor) -> None:
         """Set the output biases to the log-frequencies of the levels in (B, C, H, W), each counted once more."""
@@ -168,46 +177,65 @@ class GatedPixelCNNStack(nn.Module):
             counts = codes[:, c].flatten().bincount(minlength=self.num_levels) + 1
             self.out_bias.data[c] = (counts / counts.sum()).log()
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Logits of every sub-pixel given those before it: (B, K, C, H, W) for codes (B, C, H, W)."""
-        logits = torch.einsum("bhwcs,cks->bkchw", self._features(codes), self.out_weight)
+    def forward(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Logits of every sub-pixel given those before it: (B, K, C, H, W) for codes (B, C, H, W).
+
+        Conditions are vectors (B, D), here and below; they are wanted where `condition_width` is set.
+        """
+        logits = torch.einsum("bhwcs,cks->bkchw", self._features(codes, condition), self.out_weight)
         return logits + self.out_bias.T[:, :, None, None]
 
-    def log_prob(self, codes: Tensor) -> Tensor:
+    def log_prob(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Log-probability of codes (B, C, H, W): (B,) nats."""
-        picked = categorical_log_prob(*self._head_arguments(codes))
+        picked = categorical_log_prob(*self._head_arguments(codes, condition))
         return picked.view(len(codes), -1).sum(1, dtype=torch.float64).to(picked.dtype)
 
-    def mean_nll(self, codes: Tensor) -> Tensor:
+    def mean_nll(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Minus the mean of `log_prob` over the batch, a scalar in nats; cheaper to differentiate."""
-        return categorical_nll(*self._head_arguments(codes)) / len(codes)
+        return categorical_nll(*self._head_arguments(codes, condition)) / len(codes)
 
     @torch.no_grad()
-    def sample(self, num_samples: int, height: int, width: int, *, generator: Generator) -> Tensor:
+    def sample(
+        self, num_samples: int, height: int, width: int, *, generator: Generator, condition: Tensor | None = None
+    ) -> Tensor:
         """Draw (N, C, H, W) int64; every feature is computed once, as soon as what it needs is drawn."""
-        return sample_cached(self._weights(), self._uniforms(num_samples, height, width, generator))
+        uniforms = self._uniforms(num_samples, height, width, generator)
+        if condition is None:
+            return sample_cached(self._weights(), uniforms)
+        order = _gate_order(self.first.skip.in_channels, self.num_channels, device=condition.device)
+        told = [Told(part.v, part.h[:, order]) for part in self._told(condition) if part is not None]
+        return sample_cached(self._weights(), uniforms, told)
 
     @torch.no_grad()
-    def sample_naive(self, num_samples: int, height: int, width: int, *, generator: Generator) -> Tensor:
+    def sample_naive(
+        self, num_samples: int, height: int, width: int, *, generator: Generator, condition: Tensor | None = None
+    ) -> Tensor:
         """Draw the same as `sample`, with one pass over the whole grid for each sub-pixel."""
         uniforms = self._uniforms(num_samples, height, width, generator)
         codes = torch.zeros(uniforms.shape, dtype=torch.int64, device=uniforms.device)
         for place in torch.cartesian_prod(*map(torch.arange, (height, width, self.num_channels))).tolist():
             i, j, c = place
-            codes[:, c, i, j] = draw(self(codes)[:, :, c, i, j], uniforms[:, c, i, j])
+            codes[:, c, i, j] = draw(self(codes, condition)[:, :, c, i, j], uniforms[:, c, i, j])
         return codes
 
-    def _features(self, codes: Tensor) -> Tensor:
+    def _features(self, codes: Tensor, condition: Tensor | None) -> Tensor:
         e = self._embedded(codes)
-        v_gates, y, skip = self.first(e, e)
+        first, *later = self._told(condition)
+        v_gates, y, skip = self.first(e, e, first)
         h: Tensor | float = 0.0  # not `e`: past its mask the first layer must not see the pixel itself
-        for residual, layer in zip(self.residuals, self.later, strict=True):
+        for residual, layer, told in zip(self.residuals, self.later, later, strict=True):
             h = residual(y) + h
-            v_gates, y, more = layer(gated(v_gates), h)
+            v_gates, y, more = layer(gated(v_gates), h, told)
             skip = skip + more
         hidden = F.relu(self.hidden(F.relu(skip)))
         features: Tensor = hidden.permute(0, 2, 3, 1).unflatten(3, (self.num_channels, -1))
         return features  # (B, H, W, C, S)
+
+    def _told(self, condition: Tensor | None) -> list[Told | None]:
+        """What a condition (B, D) adds to the gates of every layer; nothing where there is none."""
+        if condition is None:
+            return [None] * (1 + len(self.later))
+        return [Told(*entry(condition).chunk(2, dim=1)) for entry in self.entries]
 
     def _embedded(self, codes: Tensor) -> Tensor:
         table = self.levels.rows(self.num_channels)
@@ -215,8 +243,8 @@ class GatedPixelCNNStack(nn.Module):
         e: Tensor = F.embedding(codes.permute(0, 2, 3, 1) + offset, table.reshape(-1, table.shape[-1]))
         return e.flatten(3).permute(0, 3, 1, 2)  # (B, C*F, H, W), channels last in memory
 
-    def _head_arguments(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        features = self._features(codes).flatten(0, 2)  # (B*H*W, C, S)
+    def _head_arguments(self, codes: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = self._features(codes, condition).flatten(0, 2)  # (B*H*W, C, S)
         targets = codes.permute(0, 2, 3, 1).reshape(-1, self.num_channels)
         return features, self.out_weight, self.out_bias, targets
 
@@ -250,11 +278,16 @@ def _start(conv: nn.Conv2d, fan_in: Tensor) -> None:
         nn.init.zeros_(conv.bias)
 
 
+def _gate_order(width: int, num_channels: int, *, device: torch.device) -> Tensor:
+    """Places of gates in the layer when those of each channel stand side by side, its tanh half, its sigmoid half."""
+    order = torch.arange(2 * width, device=device).view(2, num_channels, -1)
+    return order.transpose(0, 1).flatten()  # (C, 2, w/C) taken from (2, C, w/C)
+
+
 def _layer_weights(layer: GatedLayer, num_channels: int) -> LayerWeights:
     """Matrices of a layer with the outputs of each group side by side: its tanh half, its sigmoid half."""
     width = layer.skip.in_channels
-    order = torch.arange(2 * width, device=layer.vertical.weight.device).view(2, num_channels, -1)
-    order = order.transpose(0, 1).flatten()  # (C, 2, w/C) taken from (2, C, w/C)
+    order = _gate_order(width, num_channels, device=layer.vertical.weight.device)
     taps = layer.horizontal.masked_weight[order, :, 0].permute(2, 1, 0)  # (r + 1, I, 2w)
     return LayerWeights(
         vertical=layer.vertical.weight,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genbench.core.dataset import Batch, DataSpec
+from genbench.core.errors import SettingError
 from genbench.core.model import MODELS, build_model
 from genbench.models.autoregressive.gated_pixelcnn import GatedPixelCNN
 
@@ -112,3 +113,64 @@ def test_weights_saved_and_loaded_draw_the_same(tmp_path):
     other.load_state_dict(model.state_dict())
     draws = [m.sample(4, generator=torch.Generator().manual_seed(0)) for m in (model, other)]
     assert torch.equal(*draws)
+
+
+def told(number):
+    """Images of two classes, a square of light at the left or at the right."""
+    y = torch.arange(number) % 2
+    x = torch.zeros(number, 1, 8, 8, dtype=torch.uint8)
+    x[y == 0, :, 3:6, 1:3] = 3
+    x[y == 1, :, 3:6, 5:7] = 3
+    return Batch(x, y=y)
+
+
+def conditional(**settings):
+    torch.manual_seed(0)
+    spec = DataSpec(shape=(1, 8, 8), levels=4, num_classes=2)
+    settings = {"condition": "class", "width": 16} | settings
+    return build_model(GatedPixelCNN, spec, preset="smoke", settings=settings, owner="gated_pixelcnn")
+
+
+def test_the_default_knows_no_condition_and_its_player_has_the_network_alone():
+    model = built((1, 8, 8), 4)
+    assert model.condition_kind == "none"
+    assert model.phases()[0].players[0].modules == (model.pixels,)
+    with pytest.raises(SettingError, match="unconditional"):
+        model.sample_given(torch.zeros(2, dtype=torch.int64), generator=torch.Generator())
+
+
+def test_data_without_classes_are_refused():
+    with pytest.raises(SettingError, match="cannot be conditioned"):
+        built((1, 8, 8), 4, condition="class")
+
+
+def test_a_conditional_model_is_a_law_without_a_condition_and_trains_every_parameter():
+    model, batch = conditional(drop_condition=0.5), told(32)
+    model.loss(batch, "model").total.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+    small = conditional(width=4)
+    torch.testing.assert_close(
+        small.log_likelihood(batch.x, generator=torch.Generator()),
+        small.pixels.log_prob(batch.x.long(), small.conditioner.no_condition(32)),
+    )
+
+
+@pytest.mark.slow
+def test_training_learns_which_class_has_its_square_where():
+    model, batch = conditional(drop_condition=0.1), told(512)
+    model.train().prepare(batch)
+    optimiser = torch.optim.Adam(model.parameters(), lr=8e-3)
+    for step in range(150):
+        start = 32 * step % 512
+        loss = model.loss(batch[start : start + 32], "model").total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval()
+    asked = torch.arange(64) % 2
+    drawn = model.sample_given(asked, generator=torch.Generator().manual_seed(0)).float()
+    at_right = drawn[..., 4:].sum((1, 2, 3)) > drawn[..., :4].sum((1, 2, 3))
+    assert (at_right == (asked == 1)).float().mean() > 0.9
+    free = model.sample(64, generator=torch.Generator().manual_seed(0)).float()
+    share = (free[..., 4:].sum((1, 2, 3)) > free[..., :4].sum((1, 2, 3))).float().mean()
+    assert 0.25 < share < 0.75

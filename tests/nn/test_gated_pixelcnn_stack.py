@@ -188,3 +188,71 @@ def _in_reach(num_channels, size, reach):
         before = (i0, j0) == (i, j) and c0 < c
         allowed[c0, i0, j0, c, i, j] = above or left or before
     return allowed
+
+
+def _told(num_channels, num_levels, **settings):
+    return made(num_channels, num_levels, condition_width=4, **settings)
+
+
+def _conditions(count, seed=3):
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("num_levels", "shape"), [(4, (1, 2, 2)), (3, (2, 1, 2)), (3, (3, 2, 1))])
+def test_probabilities_sum_to_one_under_every_condition(num_levels, shape):
+    stack, grids = _told(shape[0], num_levels).double(), every_grid(num_levels, shape)
+    log_probs = [stack.log_prob(grids, condition.expand(len(grids), -1)) for condition in _conditions(2).double()]
+    for log_prob in log_probs:
+        assert log_prob.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+    assert (log_probs[0] - log_probs[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("num_channels", "num_levels", "settings"), [(1, 17, {}), (3, 256, {"kernel_size": 5}), (3, 4, {"num_layers": 1})]
+)
+def test_cached_and_naive_sampling_draw_the_same_under_conditions(num_channels, num_levels, settings, monkeypatch):
+    monkeypatch.setattr("genbench.nn._gated_pixelcnn_cache.SAMPLES_AT_ONCE", 4)
+    stack, condition = _told(num_channels, num_levels, **settings), _conditions(7)
+    cached = stack.sample(7, 5, 4, generator=torch.Generator().manual_seed(7), condition=condition)
+    naive = stack.sample_naive(7, 5, 4, generator=torch.Generator().manual_seed(7), condition=condition)
+    other = stack.sample(7, 5, 4, generator=torch.Generator().manual_seed(7), condition=_conditions(7, seed=4))
+    assert torch.equal(cached, naive)
+    assert not torch.equal(cached, other)
+
+
+def test_a_condition_enters_the_gates_of_both_stacks_at_every_layer():
+    stack, condition = _told(1, 5), _conditions(1).requires_grad_()
+    codes = torch.randint(5, (1, 1, 4, 4))
+    assert len(stack.entries) == 3
+    for number, entry in enumerate(stack.entries):
+        for half in range(2):  # of the vertical stack, then of the horizontal one
+            kept = [e.weight.detach().clone() for e in stack.entries]
+            for other in stack.entries:
+                other.weight.data.zero_()
+            rows = slice(24 * half, 24 * half + 24)
+            entry.weight.data[rows] = kept[number][rows]
+            (slope,) = torch.autograd.grad(stack(codes, condition).square().sum(), condition)
+            assert slope.abs().sum() > 0
+            for other, weight in zip(stack.entries, kept, strict=True):
+                other.weight.data = weight
+
+
+def test_a_stack_with_weights_of_conditions_at_zero_is_the_stack_without():
+    plain, told = made(3, 6), _told(3, 6)
+    told.load_state_dict(plain.state_dict(), strict=False)
+    for entry in told.entries:
+        entry.weight.data.zero_()
+    codes = torch.randint(6, (2, 3, 5, 5))
+    assert torch.equal(told(codes, _conditions(2)), plain(codes))
+    assert torch.equal(told(codes), plain(codes))
+
+
+def test_a_stack_without_a_condition_starts_and_is_named_as_before_conditions_were_known():
+    torch.manual_seed(0)
+    plain = GatedPixelCNNStack(num_channels=1, num_levels=4, width=4, num_layers=2, kernel_size=3)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    told = GatedPixelCNNStack(num_channels=1, num_levels=4, width=4, num_layers=2, kernel_size=3, condition_width=2)
+    assert not torch.equal(after, torch.rand(1))  # only a condition draws more first weights, and draws them last
+    assert not any("entries" in name for name in plain.state_dict())
+    assert all(torch.equal(value, told.state_dict()[name]) for name, value in plain.state_dict().items())

@@ -9,10 +9,14 @@ softmax over all levels (Eq. 1). A vertical stack of convolutions reads the rows
 pixels on the left, so that every earlier pixel in reach counts; gates tanh(.) * sigmoid(.) (Eq. 2) replace ReLUs.
 
 Symbols: `x` integers 0 .. levels-1; p(x) = prod_i p(x_i | x_1 .. x_{i-1}) over sub-pixels i. The network is
-`genbench.nn.gated_pixelcnn`.
+`genbench.nn.gated_pixelcnn`. With `condition` it is told a class or a caption, a vector s in the gates of every layer
+of both stacks, tanh(W_f * x + V_f s) . sigmoid(W_g * x + V_g s) (Eq. 4); samples that nobody asks for take conditions
+of training examples, and the likelihood is that of the network without a condition.
 
 **Departures**
-- Unconditional: the labels and embeddings of Eq. 4 are left out.
+- A class is a learned vector that a matrix V maps to the gates, where the paper has one row of V for each class; it is
+  left out of some training examples (Ho and Salimans 2022, arXiv:2207.12598), so that the same network knows the law
+  without it. The map of Eq. 5, for conditions with a place, is `genbench.nn.conditional_pixelcnn`.
 - An input level enters as its value, a constant and sines and cosines of doubling frequency, all fixed; the
   paper feeds the value. The last 1x1 convolution maps the features of a channel to the logits of that channel only.
 - Kernels of the first layer are as wide as the others (the paper's figures mix 7 and 3 or 5).
@@ -26,7 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -34,11 +38,12 @@ from torch import Generator, Tensor
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import ExactLikelihood, GenerativeModel, Loss, Phase, Player, register_model
 from genbench.core.ranges import Count, Fraction, Positive, Share, Whole
+from genbench.models._conditional_sampling import ConditionalSampling, conditioner_for
 from genbench.nn.gated_pixelcnn import GatedPixelCNNStack
 
 
 @register_model("gated_pixelcnn")
-class GatedPixelCNN(GenerativeModel, ExactLikelihood):
+class GatedPixelCNN(ConditionalSampling, GenerativeModel, ExactLikelihood):
     """A softmax over levels for every sub-pixel, given all sub-pixels before it."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +57,12 @@ class GatedPixelCNN(GenerativeModel, ExactLikelihood):
         """Odd; the receptive field reaches num_layers * (kernel_size // 2) pixels."""
         head_width: Count = 32
         """Features of each channel before its softmax."""
+        condition: Literal["none", "class", "text"] = "none"
+        """What the network is told of an image."""
+        condition_width: Count = 64
+        """Length of the vector that tells it."""
+        drop_condition: Share = 0.1
+        """Share of training examples whose condition is left out."""
         batch_size: Count = 32
         lr: Positive = 8.0e-3
         final_lr_share: Share = 0.02
@@ -79,14 +90,16 @@ class GatedPixelCNN(GenerativeModel, ExactLikelihood):
             kernel_size=config.kernel_size,
             head_width=config.head_width,
             inputs="ordered",
+            condition_width=None if config.condition == "none" else config.condition_width,
         )
+        self.conditioner = conditioner_for(spec, config, config.condition_width, owner="gated_pixelcnn")
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase: cross-entropy from the first step to the last."""
         c = self.config
         player = Player(
             name="model",
-            modules=(self.pixels,),
+            modules=self.learners(self.pixels),
             lr=c.lr,
             clip_norm=c.clip_norm,
             warmup_steps=c.warmup_steps,
@@ -96,21 +109,25 @@ class GatedPixelCNN(GenerativeModel, ExactLikelihood):
         return (Phase(name="train", share=1.0, players=(player,), batch_size=c.batch_size),)
 
     def prepare(self, batch: Batch) -> None:
-        """Start at the histogram of the levels of each channel."""
+        """Start at the histogram of the levels of each channel, and keep conditions to draw from."""
         self.pixels.start_from(batch.x.long())
+        if self.conditioner is not None:
+            self.conditioner.prepare(batch)
 
     def loss(self, batch: Batch, player: str) -> Loss:
         """Cross-entropy in nats per sub-pixel, so that its scale does not grow with the image."""
-        nll = self.pixels.mean_nll(batch.x.long()) / self.spec.num_dims
+        nll = self.pixels.mean_nll(batch.x.long(), self.told_in_training(batch)) / self.spec.num_dims
         return Loss(nll, {"nats_per_dim": nll.detach()})
 
     @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
+    def sampled(self, num_samples: int, condition: Tensor | None, *, generator: Generator) -> Tensor:
         """Draw in raster order, each feature computed once: (N, C, H, W) uint8."""
         _, height, width = self.spec.shape
-        return self.pixels.sample(num_samples, height, width, generator=generator).to(torch.uint8)
+        drawn = self.pixels.sample(num_samples, height, width, generator=generator, condition=self.told(condition))
+        return drawn.to(torch.uint8)
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Logarithm of the probability of the integers, exact: (B,) nats; nothing is drawn."""
-        return self.pixels.log_prob(x.long())
+        """Logarithm of the probability of the integers without a condition, exact: (B,) nats; nothing is drawn."""
+        nothing = None if self.conditioner is None else self.conditioner.no_condition(len(x))
+        return self.pixels.log_prob(x.long(), nothing)
