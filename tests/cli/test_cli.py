@@ -131,6 +131,7 @@ def test_listings_in_json_have_a_row_for_every_name(capsys):
     assert main(["list", "models", "--json"]) == 0
     names = {row["name"] for row in json.loads(capsys.readouterr().out)}
     assert {"vae", "realnvp", "gated_pixelcnn", "ddpm", "vqvae", "wgan_gp", "ebm"} <= names
+    assert {"made", "pixelcnn", "pixelrnn"} <= names
 
 
 def test_every_listed_thing_has_a_description(capsys):

@@ -27,7 +27,13 @@ def _likelihood(dataset, model, *needs):
 
 @pytest.mark.parametrize(
     ("name", "kind", "estimator"),
-    [("gated_pixelcnn", "exact", "exact"), ("realnvp", "dequantised", "uniform dequantisation, 1 draw")],
+    [
+        ("gated_pixelcnn", "exact", "exact"),
+        ("pixelcnn", "exact", "exact"),
+        ("pixelrnn", "exact", "exact"),
+        ("made", "exact", "exact"),
+        ("realnvp", "dequantised", "uniform dequantisation, 1 draw"),
+    ],
 )
 def test_the_likelihood_of_a_shipped_model_says_how_it_was_made(name, kind, estimator):
     data = Shapes(resolution=8)
