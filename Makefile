@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := -m "not slow and not gpu and not network"
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest -q --durations=15
+PARALLEL := -n $(WORKERS) --dist loadgroup
 
 .PHONY: images test check lint fast smoke stats fix clean help
 
@@ -14,7 +16,8 @@ images: $(VENV)/.runtime  ## install, then train, sample, time and score the ref
 	$(BIN)/genbench run --suite images
 
 test: $(VENV)/.develop   ## install, then run all tests
-	$(BIN)/python -m pytest -q --durations=15
+	$(PYTEST) $(PARALLEL) -m "not alone"
+	$(PYTEST) -m alone
 
 check: lint fast ## ruff, mypy, import-linter and the fast tests
 
@@ -25,7 +28,7 @@ lint: $(VENV)/.develop   ## ruff, mypy and import-linter
 	$(BIN)/lint-imports
 
 fast: $(VENV)/.develop   ## the tests that take seconds
-	$(BIN)/python -m pytest -q $(FAST)
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not network and not alone"
 
 smoke: $(VENV)/.runtime  ## every reference model at 8 pixels in under a minute
 	$(BIN)/genbench run --suite images_smoke --fresh

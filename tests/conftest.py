@@ -37,13 +37,13 @@ tiers:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none, so that all tests can be asked for anywhere."""
-    if torch.cuda.is_available():
-        return
-    without = pytest.mark.skip(reason="no CUDA device")
+    """Leave what needs a CUDA device to one worker, or skip it where there is none, so that all can be asked for."""
+    mark = pytest.mark.xdist_group("gpu")
+    if not torch.cuda.is_available():
+        mark = pytest.mark.skip(reason="no CUDA device")
     for item in items:
         if item.get_closest_marker("gpu") is not None:
-            item.add_marker(without)
+            item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from genbench.regression.counters import compare_counters
 from genbench.regression.rule import Rule
 from genbench.rounds import HERE, Installation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(3600)]
 REPETITIONS = 1
 KINDS = ("equal", "slower")
 SHARE = 0.1

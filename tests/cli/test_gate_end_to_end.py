@@ -19,7 +19,7 @@ from genbench.core.registry import PACKAGE_ROOT
 from genbench.core.shipped import shipped
 from genbench.core.verdict import GateReport
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 VAE = "models/vae/vae.py"
 SLEEPS = """
