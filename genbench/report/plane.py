@@ -19,7 +19,7 @@ Array = npt.NDArray[np.floating]
 PAIRS = 4
 """Models in one line."""
 POINTS = 4096
-"""Drawn of each model, at most: a denser cloud of one panel must not look like more mass."""
+"""Drawn of each model, at most, and no more than the least of them has: a denser cloud would look like more mass."""
 _SIDE = 1.5
 _MAP = "viridis"
 _INK = "#1d3557"
@@ -57,6 +57,7 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
         raise ValueError("a page of planes needs at least one")
     for plane in planes:
         _check(plane)
+    count = min(POINTS, *(len(plane.points) for plane in planes))
     highest = next((float(plane.density.max()) for plane in planes if plane.density is not None), 1.0)
     columns = min(pairs, len(planes))
     lines = -(-len(planes) // columns)
@@ -71,7 +72,7 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
         figure.suptitle(title, fontsize=8.0)
         for place, plane in enumerate(planes):
             line, column = divmod(place, columns)
-            _draw_points(axes[line, 2 * column], plane, half)
+            _draw_points(axes[line, 2 * column], plane, half, count)
             _draw_density(axes[line, 2 * column + 1], plane, half, highest)
         for place in range(2 * len(planes), 2 * columns * lines):
             axes[place // (2 * columns), place % (2 * columns)].set_axis_off()
@@ -80,8 +81,8 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
     return buffer.getvalue()
 
 
-def _draw_points(axes: Axes, plane: Plane, half: float) -> None:
-    shown = plane.points[:POINTS]
+def _draw_points(axes: Axes, plane: Plane, half: float, count: int) -> None:
+    shown = plane.points[:count]
     axes.scatter(shown[:, 0], shown[:, 1], s=0.6, color=_INK, alpha=0.5, linewidths=0, rasterized=True)
     _frame(axes, half)
     axes.set_title(plane.name, fontsize=7.0, loc="left")

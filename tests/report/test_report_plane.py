@@ -49,6 +49,12 @@ def test_points_and_the_reason_for_a_missing_density_are_drawn():
     assert (empty != _pixels([Plane("a", POINTS[:0], None, "")])).any()
 
 
+def test_all_panels_show_as_many_points():
+    few, many = Plane("a", POINTS[:64], None, ""), Plane("a", POINTS, None, "")
+    assert (_pixels([few, many]) == _pixels([few, few])).all()
+    assert (_pixels([many, many]) != _pixels([few, few])).any()
+
+
 def test_models_stand_in_lines_of_so_many_pairs():
     planes = [Plane(str(i), POINTS, FLAT, "") for i in range(5)]
     wide, narrow = _pixels(planes, pairs=4), _pixels(planes, pairs=1)
