@@ -7,20 +7,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Critic = Callable[[Tensor], Tensor]
+"""(B, ...) to (B,); it must treat the examples of a batch independently."""
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """Mean of (|grad f(x)| - 1)^2 at random points between pairs: a scalar to be minimised with its gradient.
 
     x = real + u (fake - real) with one u ~ U[0, 1] for each pair, drawn from the global stream.
 
     Args:
-        critic: (B, ...) to (B,); it must treat the examples of a batch independently.
+        critic: f.
         real: (B, ...) float; no gradient reaches it.
         fake: the same shape; no gradient reaches it.
     """
+    return (_slopes_between(critic, real, fake) - 1).square().mean()
+
+
+def one_sided_gradient_penalty(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """Mean of max(0, |grad f(x)| - 1)^2, which lets slopes below one be; otherwise as `gradient_penalty` (Sec. 4)."""
+    return (_slopes_between(critic, real, fake) - 1).clamp(min=0).square().mean()
+
+
+def _slopes_between(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """|grad f(x)| at one random point between each pair, with its graph: (B,)."""
     u = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
     x = torch.lerp(real.detach(), fake.detach(), u).requires_grad_()
     # The sum over the batch gives every example its own gradient; create_graph lets the penalty train the critic.
     (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     norm: Tensor = slope.flatten(1).norm(dim=1)
-    return (norm - 1).square().mean()
+    return norm

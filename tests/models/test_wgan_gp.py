@@ -1,11 +1,14 @@
+import dataclasses
+
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
 from torch import nn
 
 from genbench.core.dataset import Batch, DataSpec
+from genbench.core.errors import SettingError
 from genbench.models.optimal_transport.wgan_gp import WGANGP
-from genbench.prob.gradient_penalty import gradient_penalty
+from genbench.prob.gradient_penalty import gradient_penalty, one_sided_gradient_penalty
 from genbench.prob.pixels import to_signed
 
 SPEC = DataSpec(shape=(3, 8, 8))
@@ -175,6 +178,33 @@ def test_the_critic_takes_its_turns_before_the_generator_with_adam_free_of_momen
     assert critic.ema_decay is None
 
 
-def test_float_data_are_refused():
-    with pytest.raises(ValueError, match="integer images"):
-        WGANGP(DataSpec(shape=(2,), kind="vector", levels=None), WGANGP.presets["smoke"])
+@pytest.mark.parametrize(("slope", "expected"), [(0.0, 0.0), (0.25, 0.0), (1.0, 0.0), (3.0, 4.0)])
+def test_the_one_sided_penalty_lets_small_slopes_be(slope, expected):
+    real, fake = torch.randn(2, 7, 3, 4, dtype=torch.float64)
+    penalty = one_sided_gradient_penalty(linear_critic(slope, 12), real, fake)
+    assert penalty.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_step_of_the_generator_may_take_several_batches():
+    torch.manual_seed(0)
+    model = WGANGP(SPEC, dataclasses.replace(WGANGP.presets["smoke"], generator_batches=3))
+    seen = []
+    model.generator.register_forward_hook(lambda net, given, out: seen.append(len(out)))
+    model.loss(batch_of(num=5), "generator")
+    assert seen == [15]
+
+
+@pytest.mark.parametrize("penalty", ["one_sided", "two_sided"])
+def test_vectors_have_networks_of_their_own(penalty):
+    spec = DataSpec(shape=(2,), kind="vector", levels=None)
+    model = WGANGP(spec, dataclasses.replace(WGANGP.presets["vector"], penalty=penalty))
+    batch = Batch(torch.randn(6, 2))
+    assert all(model.loss(batch, player).total.isfinite() for player in ("critic", "generator"))
+    drawn = model.eval().sample(4, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (4, 2)
+    assert drawn.dtype == torch.float32
+
+
+def test_waveforms_are_refused():
+    with pytest.raises(SettingError, match="images of integers and vectors of floats"):
+        WGANGP(DataSpec(shape=(1, 16), kind="waveform", levels=None), WGANGP.presets["smoke"])

@@ -34,7 +34,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
@@ -42,6 +41,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import EnergyBased, GenerativeModel, IterativeSampler, Loss, Phase, Player, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share
+from genbench.models._replay_buffer import drawn_from
+from genbench.nn.energy_net import EnergyNet
+from genbench.prob.contrast import contrast
 from genbench.prob.pixels import to_signed, to_uint8
 from genbench.samplers.langevin import langevin
 
@@ -49,44 +51,6 @@ LIMITS = (-1.0, 1.0)
 """Chains stay where pixels live."""
 BETAS = (0.0, 0.999)
 """Adam without momentum, as in the paper."""
-SMALLEST_GRID = 2
-"""Blocks halve the grid as long as its side stays at least this."""
-
-
-class DownBlock(nn.Module):
-    """Residual block that halves the grid in its first convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 4, 2, 1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) to (B, out, H // 2, W // 2)."""
-        h: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
-        skip: Tensor = self.skip(F.avg_pool2d(x, 2))
-        return h + skip
-
-
-class EnergyNet(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] to energies (B,), smooth in the pixels; no norm couples a batch."""
-
-    def __init__(self, shape: tuple[int, ...], *, channels: int, max_channels: int, fold: int) -> None:
-        super().__init__()
-        side, width = shape[-1] // fold, channels
-        layers: list[nn.Module] = [nn.PixelUnshuffle(fold), nn.Conv2d(shape[0] * fold**2, width, 3, padding=1)]
-        while side >= 2 * SMALLEST_GRID:
-            wider = min(2 * width, max_channels)
-            layers += [DownBlock(width, wider)]
-            side, width = side // 2, wider
-        self.body = nn.Sequential(*layers, nn.SiLU())
-        self.head = nn.Linear(width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Energies of images, summed over the last grid."""
-        energies: Tensor = self.head(self.body(x).sum(dim=(2, 3)))
-        return energies.squeeze(1)
 
 
 def contrastive_divergence(e_data: Tensor, e_model: Tensor, *, energy_weight: float) -> Tensor:
@@ -98,7 +62,7 @@ def contrastive_divergence(e_data: Tensor, e_model: Tensor, *, energy_weight: fl
         energy_weight: alpha, of the squared energies, which holds both near zero.
     """
     squares = e_data.square().mean() + e_model.square().mean()
-    return e_data.mean() - e_model.mean() + energy_weight * squares
+    return contrast(e_data, e_model) + energy_weight * squares
 
 
 @register_model("ebm")
@@ -215,7 +179,7 @@ class EBM(GenerativeModel, EnergyBased, IterativeSampler):
 
     def energy(self, x: Tensor) -> Tensor:
         """Energy of float images in [-1, 1]: (B,)."""
-        energies: Tensor = self.net(x)
+        energies: Tensor = self.net(x).squeeze(1)
         return energies
 
     def loss(self, batch: Batch, player: str) -> Loss:
@@ -246,10 +210,7 @@ class EBM(GenerativeModel, EnergyBased, IterativeSampler):
     def _negatives(self, num_chains: int) -> Tensor:
         """Continue some chains of the buffer, each at most once, and store where they came to."""
         config = self.config
-        rows = torch.randperm(len(self.chains), device=self.chains.device)[:num_chains]
-        start = self.chains[rows]
-        fresh = torch.rand(len(start), 1, 1, 1, device=start.device) < config.fresh_share
-        start = torch.where(fresh, torch.empty_like(start).uniform_(*LIMITS), start)
+        rows, start = drawn_from(self.chains, num_chains, fresh_share=config.fresh_share, fresh=self._uniform)
         x_model = langevin(
             self.energy,
             start,
@@ -261,3 +222,7 @@ class EBM(GenerativeModel, EnergyBased, IterativeSampler):
         )
         self.chains[rows] = x_model
         return x_model
+
+    @staticmethod
+    def _uniform(like: Tensor) -> Tensor:
+        return torch.empty_like(like).uniform_(*LIMITS)

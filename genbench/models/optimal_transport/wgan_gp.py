@@ -13,142 +13,39 @@ lambda weight of the penalty.
     critic     minimise  E f(x_tilde) - E f(x) + lambda E (|grad f(x_hat)| - 1)^2      Algorithm 1, line 7
     generator  minimise  -E f(g(z))                                                    Algorithm 1, line 12
 
+`penalty=one_sided` has max(0, |grad f| - 1)^2 in its place: slopes below one are let be (Sec. 4, two-sided penalty).
+
 Departures: the learning rate falls along a cosine, not a line. Samples come from an exponential average of the
-generator's weights. The generator's batch is as large as the critic's, not twice. Grids start from the side that
-halving leaves between 4 and 7 (7 for 28 pixels); the critic halves once less often than the generator doubles, but at
-least once, which is the paper's residual network at 32 pixels. `smoke` and `small` use strided convolutions in the
-manner of DCGAN (the paper's other networks) on blocks of 2 x 2 pixels folded into channels, with fewer turns of the
-critic and a larger learning rate (and in `small` a smaller batch), which a CPU can afford.
+generator's weights. Grids start from the side that halving leaves between 4 and 7 (7 for 28 pixels); the critic halves
+once less often than the generator doubles, but at least once, which is the paper's residual network at 32 pixels.
+`smoke` and `small` use strided convolutions in the manner of DCGAN (the paper's other networks) on blocks of 2 x 2
+pixels folded into channels, with fewer turns of the critic and a larger learning rate (and in `small` a smaller
+batch), which a CPU can afford; their generator's batch is as large as the critic's, not twice. Vectors have MLPs, as
+the paper's points in the plane (Sec. 4), with the authors' weight of the penalty there, narrower and learned faster.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.model import GenerativeModel, Loss, Phase, Player, register_model
+from genbench.core.model import Loss, Phase, Player, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share
-from genbench.prob.gradient_penalty import gradient_penalty
-from genbench.prob.pixels import to_signed, to_uint8
+from genbench.models._latent_generator import LatentGenerator, held_constant
+from genbench.prob.gradient_penalty import gradient_penalty, one_sided_gradient_penalty
 
-SMALLEST_GRID = 4
-"""The generator's first grid has at least this side (appendix F)."""
-FOLD = 2
-"""Side of the pixel blocks that the strided networks fold into channels, which makes their largest grid affordable."""
-SLOPE = 0.2
-"""Of the leaky ReLU, as in DCGAN (1511.06434), Sec. 4."""
 BETAS = (0.0, 0.9)
 """Adam without momentum (Algorithm 1)."""
-
-
-class UpBlock(nn.Module):
-    """Residual block of the generator that doubles the side by repeating pixels (appendix F)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.skip = nn.Conv2d(channels, channels, 1)
-        self.enlarge = nn.Upsample(scale_factor=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, 2H, 2W)."""
-        h: Tensor = self.conv1(self.enlarge(F.relu(self.norm1(x))))
-        h = self.conv2(F.relu(self.norm2(h)))
-        # A 1 x 1 convolution commutes with repeating pixels and is cheaper before it.
-        skip: Tensor = self.enlarge(self.skip(x))
-        return h + skip
-
-
-class DownBlock(nn.Module):
-    """Residual block of the critic, `scale` times smaller at its end; no norm may couple the batch (Sec. 4)."""
-
-    def __init__(self, channels: int, *, scale: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.skip = nn.Conv2d(channels, channels, 1) if scale > 1 else nn.Identity()
-        self.shrink = nn.AvgPool2d(scale) if scale > 1 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H / scale, W / scale)."""
-        h: Tensor = self.shrink(self.conv2(F.relu(self.conv1(F.relu(x)))))
-        skip: Tensor = self.skip(self.shrink(x))
-        return h + skip
-
-
-class ResidualGenerator(nn.Sequential):
-    """Latents (B, Z) to images (B, C, H, W) in [-1, 1] by residual blocks (appendix F)."""
-
-    def __init__(self, shape: tuple[int, ...], *, latent_dim: int, channels: int) -> None:
-        side, num_doublings = _grids(shape[-1])
-        super().__init__(
-            nn.Linear(latent_dim, channels * side**2),
-            nn.Unflatten(1, (channels, side, side)),
-            *(UpBlock(channels) for _ in range(num_doublings)),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, shape[0], 3, padding=1),
-            nn.Tanh(),
-        )
-
-
-class ResidualCritic(nn.Sequential):
-    """Images (B, C, H, W) in [-1, 1] to scores (B,), larger for real ones, by residual blocks (appendix F)."""
-
-    def __init__(self, shape: tuple[int, ...], *, channels: int) -> None:
-        num_halvings = max(1, _grids(shape[-1])[1] - 1)
-        super().__init__(
-            nn.Conv2d(shape[0], channels, 3, padding=1),
-            *(DownBlock(channels, scale=2) for _ in range(num_halvings)),
-            *(DownBlock(channels, scale=1) for _ in range(2)),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(channels, 1, bias=False),  # a constant cancels in every loss
-            nn.Flatten(0),
-        )
-
-
-class StridedGenerator(nn.Sequential):
-    """Latents (B, Z) to images (B, C, H, W) in [-1, 1] by transposed convolutions; the last layer unfolds blocks."""
-
-    def __init__(self, shape: tuple[int, ...], *, latent_dim: int, channels: int) -> None:
-        side, num_doublings = _grids(shape[-1] // FOLD)
-        widths = [channels * 2**i for i in reversed(range(num_doublings + 1))]
-        first = nn.Linear(latent_dim, widths[0] * side**2)
-        layers = [first, nn.Unflatten(1, (widths[0], side, side)), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
-        head = nn.Conv2d(channels, shape[0] * FOLD**2, 3, padding=1)
-        super().__init__(*layers, head, nn.PixelShuffle(FOLD), nn.Tanh())
-
-
-class StridedCritic(nn.Sequential):
-    """Images (B, C, H, W) in [-1, 1] to scores (B,) by strided convolutions; the first layer folds blocks."""
-
-    def __init__(self, shape: tuple[int, ...], *, channels: int) -> None:
-        side, width = shape[-1] // FOLD, channels
-        layers = [nn.PixelUnshuffle(FOLD), nn.Conv2d(shape[0] * FOLD**2, width, 3, padding=1), nn.LeakyReLU(SLOPE)]
-        while side >= SMALLEST_GRID:
-            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(SLOPE)]
-            side, width = side // 2, 2 * width
-        super().__init__(*layers, nn.Flatten(), nn.Linear(width * side**2, 1, bias=False), nn.Flatten(0))
-
-
-NETWORKS = {"residual": (ResidualGenerator, ResidualCritic), "strided": (StridedGenerator, StridedCritic)}
+PENALTIES = {"two_sided": gradient_penalty, "one_sided": one_sided_gradient_penalty}
 
 
 @register_model("wgan_gp")
-class WGANGP(GenerativeModel):
+class WGANGP(LatentGenerator):
     """Wasserstein GAN with gradient penalty; see the module docstring."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,15 +53,22 @@ class WGANGP(GenerativeModel):
         """Sizes and training of both players."""
 
         networks: Literal["residual", "strided"] = "residual"
+        """Of images; vectors have MLPs."""
         latent_dim: Count = 128
         channels: Count = 128
         """Width of the generator at its largest grid."""
         critic_channels: Count = 128
         """Width of the critic at its largest grid."""
+        vector_width: Count = 512
+        """Of the layers of both MLPs."""
+        penalty: Literal["two_sided", "one_sided"] = "two_sided"
+        """Whether slopes below one are penalised."""
         penalty_weight: NonNegative = 10.0
         """lambda (Algorithm 1)."""
         critic_turns: Count = 5
         """Steps of the critic for each one of the generator (n_critic of Algorithm 1)."""
+        generator_batches: Count = 2
+        """Batches of generated images in a step of the generator (appendix F)."""
         lr: Positive = 2e-4
         final_lr_share: Share = 0.0
         ema_decay: Fraction = 0.999
@@ -173,7 +77,14 @@ class WGANGP(GenerativeModel):
 
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(
-            networks="strided", latent_dim=32, channels=48, critic_channels=24, critic_turns=2, lr=1e-3, ema_decay=0.98
+            networks="strided",
+            latent_dim=32,
+            channels=48,
+            critic_channels=24,
+            critic_turns=2,
+            generator_batches=1,
+            lr=1e-3,
+            ema_decay=0.98,
         ),
         "small": Config(
             networks="strided",
@@ -181,22 +92,27 @@ class WGANGP(GenerativeModel):
             channels=64,
             critic_channels=32,
             critic_turns=3,
+            generator_batches=1,
             lr=1e-3,
             ema_decay=0.99,
             batch_size=32,
+        ),
+        "vector": Config(
+            latent_dim=2,
+            vector_width=128,
+            penalty_weight=0.1,
+            generator_batches=1,
+            lr=1e-3,
+            ema_decay=0.99,
+            batch_size=256,
         ),
         "paper": Config(),
     }
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.levels is None:
-            raise ValueError(f"`wgan_gp` generates integer images, found float data of shape {spec.shape}")
+        super().__init__(spec, config)
         self.config = config
-        self.levels = spec.levels
-        generator, critic = NETWORKS[config.networks]
-        self.generator = generator(spec.shape, latent_dim=config.latent_dim, channels=config.channels)
-        self.critic = critic(spec.shape, channels=config.critic_channels)
+        self.critic = self.make_critic()
 
     def phases(self) -> tuple[Phase, ...]:
         """One phase: several turns of the critic, then one of the generator."""
@@ -217,39 +133,17 @@ class WGANGP(GenerativeModel):
     def loss(self, batch: Batch, player: str) -> Loss:
         """Loss of `critic` or of `generator`; the latter takes from the batch only its size."""
         if player == "critic":
-            return self._critic_loss(to_signed(batch.x, self.levels))
-        return self._generator_loss(len(batch))
-
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draw by one pass of the generator: (N, C, H, W), uint8."""
-        with torch.no_grad():
-            return to_uint8(self.generator(self._latents(num_samples, generator)), self.levels)
+            return self._critic_loss(self.on_scale(batch.x))
+        x_tilde = self.generated(self.config.generator_batches * len(batch), None)
+        score = held_constant(self.critic)(x_tilde).mean()
+        return Loss(-score, {"score": score.detach()})
 
     def _critic_loss(self, x: Tensor) -> Loss:
         with torch.no_grad():
-            x_tilde = self.generator(self._latents(len(x), None))
+            x_tilde = self.generated(len(x), None)
         # Real and generated images share a pass: nothing in the critic couples the examples of a batch.
         real, fake = self.critic(torch.cat([x, x_tilde])).chunk(2)
         distance = real.mean() - fake.mean()
-        penalty = gradient_penalty(self.critic, x, x_tilde)
+        penalty = PENALTIES[self.config.penalty](self.critic, x, x_tilde)
         total = self.config.penalty_weight * penalty - distance
         return Loss(total, {"distance": distance.detach(), "penalty": penalty.detach()})
-
-    def _generator_loss(self, num_samples: int) -> Loss:
-        # The critic's weights are constants of this loss: gradients pass through it and stay out of it.
-        constants = {name: weight.detach() for name, weight in self.critic.named_parameters()}
-        x_tilde = self.generator(self._latents(num_samples, None))
-        score = torch.func.functional_call(self.critic, constants, (x_tilde,)).mean()
-        return Loss(-score, {"score": score.detach()})
-
-    def _latents(self, num_samples: int, generator: Generator | None) -> Tensor:
-        device = next(self.generator.parameters()).device
-        return torch.randn(num_samples, self.config.latent_dim, generator=generator, device=device)
-
-
-def _grids(side: int) -> tuple[int, int]:
-    """First side of the generator, and how often it doubles to reach `side`."""
-    num_doublings = 0
-    while side % 2 == 0 and side >= 2 * SMALLEST_GRID:
-        side, num_doublings = side // 2, num_doublings + 1
-    return side, num_doublings
