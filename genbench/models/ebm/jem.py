@@ -143,9 +143,7 @@ class JEM(ClassConditional, GenerativeModel, EnergyBased, IterativeSampler):
     sampling_presets: ClassVar[Mapping[str, Sampling]] = {
         "smoke": Sampling(num_steps=200, step_size=16.0, noise_scale=0.01),
         "small": Sampling(num_steps=200, step_size=60.0, noise_scale=0.01),
-        "vector": Sampling(
-            num_steps=2000, step_size=0.005, noise_scale=math.sqrt(2 * 0.005), first_temperature=10.0
-        ),
+        "vector": Sampling(num_steps=2000, step_size=0.005, noise_scale=math.sqrt(2 * 0.005), first_temperature=10.0),
         "paper": Sampling(num_steps=1000, step_size=1.0, noise_scale=0.01),
     }
 
