@@ -96,7 +96,8 @@ def test_runs_of_two_suites_are_not_comparable_and_a_row_missing_from_one_suite_
     assert "vanished" in capsys.readouterr().out
 
 
-def test_two_rows_of_one_run_are_set_against_each_other(tmp_path, capsys):
+def test_two_rows_of_one_run_are_set_against_each_other(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # for a row of the table in one line
     labels = ("fsq[levels=8x6x5,width=4]", "fsq[levels=8x8]")
     run = run_folder(tmp_path / "run", {labels[0]: score(60.0), labels[1]: score(70.0)})
     assert (

@@ -73,10 +73,11 @@ def test_nothing_in_common_that_was_measured_exits_with_6(tmp_path, capsys):
     assert "nothing compared (exit code 6): 1 fixed" in capsys.readouterr().out
 
 
-def test_without_a_baseline_the_first_one_is_saved_and_the_gate_passes(tmp_path, capsys):
+def test_without_a_baseline_the_first_one_is_saved_and_the_gate_passes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # for the path in one line
     folder, file = run_folder(tmp_path / "run", {"ddpm": score(60.0)}), tmp_path / "new" / "baseline.json"
     assert call(gate, ["--baseline", file, "--run", folder]) == 0
-    assert f"saved as the first: {file}" in capsys.readouterr().out.replace("\n", " ")
+    assert f"saved as the first: {file}" in capsys.readouterr().out
     assert [entry.row.label for entry in read_baseline(file).entries] == ["ddpm"]
     assert call(gate, ["--baseline", file, "--run", folder]) == 0
     assert "1 unchanged" in capsys.readouterr().out
