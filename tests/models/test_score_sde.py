@@ -87,7 +87,7 @@ def normal(mean: float, std: float, x: Tensor) -> Tensor:
 def test_the_paper_preset_has_the_authors_process_training_and_sampler() -> None:
     config, sampling = ScoreSDE.presets["paper"], ScoreSDE.sampling_presets["paper"]
     assert (config.width, config.multipliers, config.num_blocks, config.dropout) == (128, (1, 2, 2, 2), 4, 0.1)
-    assert (config.sde, config.beta_min, config.beta_max, config.t_min) == ("vp", 0.1, 20.0, 1e-5)
+    assert (config.sde, config.beta_min, config.beta_max, config.train_t_min) == ("vp", 0.1, 20.0, 1e-5)
     assert (config.sigma_min, config.sigma_max) == (2 * 0.01, 2 * 50.0)
     assert (config.output, config.weighting, config.dequantised) == ("noise", "score", False)
     assert (sampling.sampler, sampling.num_steps, sampling.t_min, sampling.snr) == ("euler_maruyama", 1000, 1e-3, 0.16)

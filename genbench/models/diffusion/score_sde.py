@@ -108,7 +108,7 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         sigma_min: Positive = 0.02
         """Of `ve`."""
         sigma_max: Positive = 100.0
-        t_min: OpenShare = 1e-5
+        train_t_min: OpenShare = 1e-5
         """Earliest time in training."""
         data_std: Positive = 0.5
         """S."""
@@ -216,9 +216,9 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         """
         x_0 = self._dequantised(batch.x, None) if self.config.dequantised else self._scaled(batch.x)
         u = torch.rand(len(x_0), device=x_0.device)
-        first, last = self._log_ratios(self.config.t_min)
+        first, last = self._log_ratios(self.config.train_t_min)
         if self.config.weighting == "score":
-            t = self.config.t_min + (1.0 - self.config.t_min) * u
+            t = self.config.train_t_min + (1.0 - self.config.train_t_min) * u
         else:
             t = self.sde.time((first + (last - first) * u).exp())
         z = torch.randn_like(x_0)
