@@ -22,7 +22,7 @@ from genbench.core.registry import PACKAGE_ROOT
 from genbench.harness.building import build
 from genbench.rounds import BENCH_FILE, HERE, Installation, Progress, bench, run_round
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SLEEPER = """\
 import time, torch

@@ -132,7 +132,7 @@ def test_every_sampler_of_guided_scores_draws_what_it_draws_of_the_class(name: s
 def test_implicit_steps_draw_the_law_of_the_class(y: int) -> None:
     law = Mixture(linear_schedule(1000))
     x = torch.randn(5000, 2, generator=seeded(1), dtype=torch.float64)
-    drawn = ddim(law.guided(y), x, law.schedule.levels(100), eta=0.0, generator=seeded())
+    drawn = ddim(law.guided(y), x, law.schedule.levels(1000), eta=0.0, generator=seeded())
     error = STDS[y].item() / 5000**0.5
     torch.testing.assert_close(drawn.mean(0), MEANS[y], rtol=0.0, atol=4 * error + 0.01)
     torch.testing.assert_close(drawn.std(0), STDS[y].expand(2), rtol=0.03, atol=0.0)

@@ -11,6 +11,7 @@ import torch
 from genbench.timing.benchmark_timer import device_timer
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.alone  # pytest-benchmark measures nothing beside other workers
 
 QUEUE = """
     import time, torch

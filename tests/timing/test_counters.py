@@ -17,7 +17,7 @@ from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import MODELS, GenerativeModel, build_model
 from genbench.timing.counters import count
 
-SPEC = DataSpec(shape=(3, 8, 8))
+SPEC = DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=("", "a", "red", "square"))
 
 
 def test_a_matrix_product_is_two_flops_for_each_multiply_add_and_makes_its_result():
@@ -151,7 +151,8 @@ def _model(name: str) -> GenerativeModel:
 
 
 def _batch(generator: torch.Generator) -> Batch:
-    return Batch(x=torch.randint(256, (8, *SPEC.shape), generator=generator, dtype=torch.uint8))
+    x = torch.randint(256, (8, *SPEC.shape), generator=generator, dtype=torch.uint8)
+    return Batch(x=x, y=torch.arange(8) % 4, text=torch.tensor([[1, 2, 3]]).expand(8, -1))
 
 
 def _training_step(model: GenerativeModel):

@@ -12,7 +12,7 @@ from genbench.core.model import MODELS, GenerativeModel, IterativeSampler, Loss,
 from genbench.timing import variants
 from genbench.timing.variants import as_variant, check_variant, networks_of
 
-SPEC = DataSpec(shape=(3, 8, 8))
+SPEC = DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=("", "a", "red", "square"))
 CPU = torch.device("cpu")
 
 
