@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,14 @@ def _training_step(model: GenerativeModel):
             optimiser.step()
 
     return step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _solver():
+    """What the first solve of an equation imports runs operators of its own, once in a process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torchdiffeq  # noqa: F401
 
 
 def _counted(name: str) -> dict[str, object]:
