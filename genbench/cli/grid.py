@@ -102,7 +102,7 @@ def _samples(folder: RunFolder, columns: int) -> Image.Image:
 
 
 def _densities(folder: RunFolder, columns: int) -> bytes:
-    """The law of the data and all models, samples beside densities, as a PNG; what is left out is named on stderr."""
+    """The law of the data and all models, samples beside densities, as a PNG; why one is missing stands there."""
     from genbench.core.dataset import build_dataset
     from genbench.core.errors import StoreError
     from genbench.harness import densities

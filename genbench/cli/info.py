@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from genbench.core.declared import Declaration, annotations_of, check_settings, declaration, settings_of
+from genbench.core.declared import check_settings, declaration, settings_of
 from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.presets import SAMPLING, preset_values
+from genbench.core.references import given_settings
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar, parse_ref
 
@@ -70,9 +71,7 @@ def _described(kind: str, path: Path, ref: Ref) -> str:
     text = f"{ref.name} ({kind}, {path.parent.name})\n\n{doc}"
     if kind == "model":
         return "\n".join([text, *_of_model(path, ref)])
-    given = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
-    check_settings(Declaration(annotations_of(path, ref.name), {}, ()), given, owner=ref.name)
-    settings = settings_of(path, ref.name, values=_written(given))
+    settings = settings_of(path, ref.name, values=_written(given_settings(path, ref)))
     return "\n".join([text, *(["settings:", *_listed(settings)] if settings else [])])
 
 

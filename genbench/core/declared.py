@@ -54,10 +54,15 @@ def registered_class(path: Path, name: str) -> ast.ClassDef:
     Raises:
         SettingError: no class in the file is registered under that name.
     """
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and _registered(node) == name:
-            return node
-    raise SettingError(f"{path.name} registers nothing as `{name}`")
+    own = _class_in(ast.parse(path.read_text(encoding="utf-8")), name)
+    if own is None:
+        raise SettingError(f"{path.name} registers nothing as `{name}`")
+    return own
+
+
+def _class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    return next((node for node in classes if _registered(node) == name), None)
 
 
 def settings_of(
@@ -96,7 +101,7 @@ def _settings_body(owner: ast.ClassDef, nested: str) -> list[ast.stmt]:
 def lineage(path: Path, name: str) -> list[ast.ClassDef]:
     """The class registered as `name` after the bases that it takes from private files beside it; empty without one."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    own = next((node for node in tree.body if isinstance(node, ast.ClassDef) and _registered(node) == name), None)
+    own = _class_in(tree, name)
     return [] if own is None else [*_bases(own, tree, path.parent), own]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from genbench.core.declared import Declaration, annotations_of, check_settings, lineage
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
 from genbench.core.registry import Registry
-from genbench.core.spec import Ref
+from genbench.core.spec import Ref, Scalar
 
 
 def check_name(registry: Registry[object], ref: Ref) -> None:
@@ -26,8 +26,7 @@ def check_reference(registry: Registry[object], ref: Ref) -> None:
 
     Raises:
         UnknownName: nobody registered it.
-        SettingError: an argument or a setting that it does not take, or a value of the wrong type
-            or out of range.
+        SettingError: an argument or a setting that it does not take, or a value of the wrong type or out of range.
         DataError: its argument is a path where nothing is.
     """
     check_name(registry, ref)
@@ -35,8 +34,18 @@ def check_reference(registry: Registry[object], ref: Ref) -> None:
     if path is None:
         return
     _check_argument(registry.kind, path, ref)
-    given = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
+    given_settings(path, ref)
+
+
+def given_settings(path: Path, ref: Ref) -> dict[str, Scalar]:
+    """Settings of a dataset, metric or extractor as a reference gives them, `preset` among them.
+
+    Raises:
+        SettingError: the class in the file does not have one, or not that value.
+    """
+    given: dict[str, Scalar] = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
     check_settings(Declaration(annotations_of(path, ref.name), {}, ()), given, owner=ref.name)
+    return given
 
 
 def _check_argument(kind: str, path: Path, ref: Ref) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from genbench.core.dataset import DataSpec
-from genbench.core.errors import SettingError
+from genbench.models._data_kinds import takes_images
 from genbench.nn.energy_net import EnergyMLP, EnergyNet
 
 
@@ -48,11 +48,9 @@ def conv_or_mlp(
     Raises:
         SettingError: the data are neither.
     """
-    if spec.kind == "vector" and spec.levels is None:
+    if not takes_images(spec, owner=owner):
         width, num_layers = config.vector_width, config.vector_layers
         return EnergyMLP(spec.num_dims, width=width, num_layers=num_layers, num_outputs=num_outputs, bias=bias)
-    if spec.kind != "image" or spec.levels is None:
-        raise SettingError(f"`{owner}` models images of integers and vectors of floats, found {spec.kind} data")
     return EnergyNet(
         spec.shape,
         channels=config.channels,

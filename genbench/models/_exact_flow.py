@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.errors import SettingError
 from genbench.core.model import ContinuousLatents, DequantisedLikelihood, GenerativeModel, Loss, Phase, Player
+from genbench.models._data_kinds import takes_images
 from genbench.nn.bijection import Bijection
 from genbench.prob.dequantization import (
     bin_centres,
@@ -79,10 +79,7 @@ class ExactFlow(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
 
     def __init__(self, spec: DataSpec, config: Settings) -> None:
         super().__init__(spec)
-        images = spec.kind == "image" and spec.levels is not None
-        if not images and not (spec.kind == "vector" and spec.levels is None):
-            name = type(self).__module__.rpartition(".")[2]
-            raise SettingError(f"`{name}` models images of integers and vectors of floats, found {spec.kind} data")
+        takes_images(spec, owner=type(self).__module__.rpartition(".")[2])
         self.config, self.levels = config, spec.levels
 
     def phases(self) -> tuple[Phase, ...]:

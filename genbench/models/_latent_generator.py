@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import DataSpec
-from genbench.core.errors import SettingError
 from genbench.core.model import GenerativeModel
+from genbench.models._data_kinds import takes_images
 from genbench.nn.gan_networks import CRITICS, GENERATORS
 from genbench.prob.pixels import to_signed, to_uint8
 
@@ -55,10 +55,7 @@ class LatentGenerator(GenerativeModel):
 
     def __init__(self, spec: DataSpec, config: Settings) -> None:
         super().__init__(spec)
-        images = spec.kind == "image" and spec.levels is not None
-        if not images and not (spec.kind == "vector" and spec.levels is None):
-            name = type(self).__module__.rpartition(".")[2]
-            raise SettingError(f"`{name}` models images of integers and vectors of floats, found {spec.kind} data")
+        images = takes_images(spec, owner=type(self).__module__.rpartition(".")[2])
         self.levels, self.latent_dim = spec.levels, config.latent_dim
         self._networks = config.networks if images else "mlp"
         self._widths = (config.channels, config.critic_channels) if images else (config.vector_width,) * 2

@@ -17,9 +17,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from genbench.core.dataset import Batch, DataSpec
-from genbench.core.errors import SettingError
 from genbench.core.model import GenerativeModel, IterativeSampler, Phase, Player
 from genbench.models._conditional_sampling import ConditionalSampling
+from genbench.models._data_kinds import takes_images
 from genbench.models._noised_data import NetworkSettings, unet_or_mlp
 from genbench.nn.time_mlp import TimeMLP
 from genbench.nn.unet import UNet
@@ -113,13 +113,7 @@ class VelocityModel(ConditionalSampling, GenerativeModel, IterativeSampler):
 
     def __init__(self, spec: DataSpec, config: Settings) -> None:
         super().__init__(spec)
-        images, vectors = (
-            spec.kind == "image" and spec.levels is not None,
-            spec.kind == "vector" and spec.levels is None,
-        )
-        if not images and not vectors:
-            name = type(self).__module__.rpartition(".")[2]
-            raise SettingError(f"`{name}` models images of integers and vectors of floats, found {spec.kind} data")
+        takes_images(spec, owner=type(self).__module__.rpartition(".")[2])
         self.config, self.levels = config, spec.levels
         self.conditioner = None
 

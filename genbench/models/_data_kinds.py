@@ -1,0 +1,23 @@
+"""Which data a model takes: images of integers, vectors of floats, or either."""
+
+from __future__ import annotations
+
+from genbench.core.dataset import DataSpec
+from genbench.core.errors import SettingError
+
+
+def takes_images(spec: DataSpec, *, owner: str) -> bool:
+    """Whether the data are images of integers, where a model takes these and vectors of floats.
+
+    Args:
+        spec: of the data.
+        owner: name of the model, for the message.
+
+    Raises:
+        SettingError: the data are neither.
+    """
+    if spec.kind == "image" and spec.levels is not None:
+        return True
+    if spec.kind == "vector" and spec.levels is None:
+        return False
+    raise SettingError(f"`{owner}` models images of integers and vectors of floats, found {spec.kind} data")
