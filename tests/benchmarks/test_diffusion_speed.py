@@ -13,50 +13,41 @@ import warnings
 import pytest
 import torch
 from cpu_seconds import best_ratio
+from diffusion_networks import (
+    ALPHA,
+    SCHEDULE,
+    SIDE,
+    SIGMA,
+    import_diffusers,
+    our_transformer,
+    our_unet,
+    their_transformer,
+    training_step,
+)
+from diffusion_networks import their_unet as unet_of_diffusers
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
-from genbench.nn.diffusion_transformer import DiffusionTransformer
-from genbench.nn.unet import UNet
 from genbench.prob import prediction
-from genbench.prob.noise_schedule import linear_schedule
 from genbench.samplers.ddim import ddim
 
 pytestmark = pytest.mark.slow
 
-BATCH, SIDE, WIDTH, NUM_STEPS = 16, 32, 32, 20
-SCHEDULE = linear_schedule(1000)
-ALPHA, SIGMA = SCHEDULE.alpha.float(), SCHEDULE.sigma.float()
+BATCH, NUM_STEPS = 16, 20
 
 
 @pytest.fixture(scope="module")
 def diffusers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("diffusers", reason="needs `pip install diffusers`")
+    return import_diffusers()
 
 
 @pytest.fixture
 def unet():
-    torch.manual_seed(0)
-    return UNet(
-        3, 3, resolution=SIDE, width=WIDTH, multipliers=(1, 2, 2), num_blocks=1, attention_resolution=16, num_heads=1
-    )
+    return our_unet()
 
 
 @pytest.fixture
 def their_unet(diffusers):
-    torch.manual_seed(0)
-    model = diffusers.UNet2DModel(
-        sample_size=SIDE,
-        block_out_channels=(WIDTH, 2 * WIDTH, 2 * WIDTH),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2 * WIDTH,
-        norm_num_groups=8,
-    )
-    return _Sample(model)
+    return unet_of_diffusers(diffusers)
 
 
 @pytest.fixture
@@ -71,45 +62,7 @@ def their_other_unet():
 
 @pytest.fixture
 def transformers(diffusers):
-    torch.manual_seed(0)
-    ours = DiffusionTransformer(3, 3, resolution=SIDE, patch=4, width=128, num_layers=4, num_heads=4)
-    theirs = diffusers.DiTTransformer2DModel(
-        num_attention_heads=4,
-        attention_head_dim=32,
-        in_channels=3,
-        num_layers=4,
-        sample_size=SIDE,
-        patch_size=4,
-        num_embeds_ada_norm=1,
-    )
-    return ours, _Sample(theirs, class_labels=torch.zeros(BATCH, dtype=torch.long))
-
-
-class _Sample(nn.Module):
-    """A network of diffusers that returns its tensor alone."""
-
-    def __init__(self, model: nn.Module, **given: Tensor) -> None:
-        super().__init__()
-        self.model, self.given = model, given
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.model(x, t, return_dict=False, **self.given)[0]
-
-
-def _step(network: nn.Module):
-    """A step of Adam on the noise in noised pictures."""
-    optimiser, generator = torch.optim.Adam(network.parameters(), lr=1e-6), Generator().manual_seed(0)
-    x_0 = torch.rand(BATCH, 3, SIDE, SIDE, generator=generator) * 2.0 - 1.0
-
-    def step() -> None:
-        optimiser.zero_grad()
-        t = torch.randint(1, 1001, (BATCH,), generator=generator)
-        eps = torch.randn(x_0.shape, generator=generator)
-        x_t = ALPHA[t, None, None, None] * x_0 + SIGMA[t, None, None, None] * eps
-        F.mse_loss(network(x_t, t), eps).backward()
-        optimiser.step()
-
-    return step
+    return our_transformer(), their_transformer(diffusers, BATCH)
 
 
 def _told(what: str, ratio: float, ours: nn.Module, theirs: nn.Module, benchmark) -> None:
@@ -122,8 +75,8 @@ def _check_training(what: str, ours: nn.Module, theirs: nn.Module, benchmark) ->
     """Our step takes less than theirs."""
     if benchmark.disabled:
         pytest.skip("timed by `make benchmarks`")
-    ratio, taken = best_ratio(_step(ours), _step(theirs), rounds=7, repeats=4)
-    benchmark.pedantic(_step(ours), rounds=1)
+    ratio, taken = best_ratio(training_step(ours, BATCH), training_step(theirs, BATCH), rounds=7, repeats=4)
+    benchmark.pedantic(training_step(ours, BATCH), rounds=1)
     _told(f"training step, {what}", ratio, ours, theirs, benchmark)
     assert ratio > 1.0, taken
 
