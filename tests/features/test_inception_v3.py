@@ -322,10 +322,11 @@ def test_scores_equal_torch_fidelitys_end_to_end_on_folders_of_pngs(built, weigh
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_scores_on_a_gpu_hold_to_a_thousandth_in_fast_and_to_rounding_in_exact(built, weights):
+def test_scores_on_a_gpu_hold_to_half_precision_in_fast_and_to_rounding_in_exact(built, weights):
+    """Float16 rounds by 2^-11, and the distance is quadratic in the features of two sets."""
     sets = _pictures(40, seed=1), _pictures(30, side=40, seed=2)
     on_cpu = _frechet(*(built()(images) for images in sets))
-    for arithmetic, bound in (("exact", 1e-4), ("fast", 1e-3)):
+    for arithmetic, bound in (("exact", 1e-4), ("fast", 4.0 * 2.0**-11)):
         config = {"weights": str(weights), "arithmetic": arithmetic}
         extractor = build_features(Ref(name="inception_v3", config=config)).cuda()
         on_gpu = _frechet(*(extractor(images.cuda()).cpu() for images in sets))
