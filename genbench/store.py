@@ -174,6 +174,14 @@ class RunFolder:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays["samples"], int(arrays["levels"])
 
+    def losses(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Examples seen and the loss there, (B,) each, of a cell that trained weights, finished or not; else None."""
+        file = self.cell_folder(key) / "raw" / "loss.npz"
+        if not file.is_file():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["samples_seen"], arrays["loss"]
+
     def note(self, event: str, **details: str | int | float | None) -> None:
         """Append one line to the log of events and flush it."""
         line = json.dumps({"time": utc_now(), "event": event, **details})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from genbench.report._figure import as_bytes, empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,13 +61,7 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
     highest = next((float(plane.density.max()) for plane in planes if plane.density is not None), 1.0)
     columns = min(pairs, len(planes))
     lines = -(-len(planes) // columns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a font cache, on the first use on a machine
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    with mpl.rc_context({"font.size": 7.0}):
-        size = (2.2 * _SIDE * columns, (_SIDE + 0.35) * lines + 0.4)
-        figure = Figure(figsize=size, layout="constrained")
+    with empty_figure(2.2 * _SIDE * columns, (_SIDE + 0.35) * lines + 0.4, font_size=7.0) as figure:
         axes = figure.subplots(lines, 2 * columns, squeeze=False)
         figure.suptitle(title, fontsize=8.0)
         for place, plane in enumerate(planes):
@@ -76,9 +70,7 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
             _draw_density(axes[line, 2 * column + 1], plane, half, highest)
         for place in range(2 * len(planes), 2 * columns * lines):
             axes[place // (2 * columns), place % (2 * columns)].set_axis_off()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
+        return as_bytes(figure, "png", dpi=150)
 
 
 def _draw_points(axes: Axes, plane: Plane, half: float, count: int) -> None:

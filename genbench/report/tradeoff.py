@@ -6,14 +6,13 @@ in the settings of `swept` alone are joined, in the order of the cost.
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genbench.core.errors import SettingError, nearest
+from genbench.report._figure import as_bytes, empty_figure
 from genbench.report._table import Column, Leaderboard
 
 if TYPE_CHECKING:
@@ -98,19 +97,11 @@ def picture(board: Leaderboard, *, x: str, y: str, kind: str) -> bytes:
     if not found:
         raise SettingError(f"no model of {board.title} has both `{x}` and `{y}`")
     across, upwards = board.columns[_index(board, x)], board.columns[_index(board, y)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a font cache, on the first use on a machine
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    with mpl.rc_context({"svg.hashsalt": "genbench", "font.size": 9.0}):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+    with empty_figure(*_SIZE, font_size=9.0) as figure:
         axes = figure.add_subplot()
         _draw(axes, found, across, upwards)
         axes.set_title(board.title, fontsize=9.0)
-        buffer = io.BytesIO()
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-        figure.savefig(buffer, format=kind, dpi=160, metadata=dated)
-    return buffer.getvalue()
+        return as_bytes(figure, kind, dpi=160)
 
 
 def _draw(axes: Axes, found: Sequence[Point], across: Column, upwards: Column) -> None:
