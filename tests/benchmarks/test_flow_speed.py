@@ -1,8 +1,8 @@
 """Spline flows beside zuko, nflows and normflows, in turns, in CPU seconds.
 
-All have as many dimensions, layers, bins and hidden units. Networks have two residual blocks of two layers, those of zuko as
-many layers without residuals; zuko masks a network of all dimensions where the others split them. A side is the whole chain
-with its log-determinants, base densities left out.
+All have as many dimensions, layers, bins and hidden units. Networks have two residual blocks of two layers, those of
+zuko as many layers without residuals; zuko masks a network of all dimensions where the others split them. A side is the
+whole chain with its log-determinants, base densities left out.
 Run with `OMP_NUM_THREADS=1 pytest -s --benchmark-enable tests/benchmarks/test_flow_speed.py`.
 """
 
