@@ -3,6 +3,10 @@
 A model that scores points is asked for exp(log q) at the centre of every cell; of a bound or an estimate with chance in
 it, log q is a mean over several draws. One that knows its energy alone is normalised by the sum over the grid, which is
 its integral but for what lies outside the frame. The law of the data, where its density is known, is looked at alike.
+
+Whether chains go where the energy is low is read off a coarser grid: `masses` is the probability that a density gives
+each block of cells, `shares` the share of some points there; `unvisited` adds up the probability of blocks without a
+point, and `apart` is the total variation between two of them. Equal laws are a little apart by chance.
 """
 
 from __future__ import annotations
@@ -98,6 +102,40 @@ def density_of_law(dataset: Dataset, half: float, *, cells: int = CELLS) -> Grid
 def mass(density: Grid, half: float) -> float:
     """Probability inside the frame, by the midpoint rule."""
     return float(density.sum()) * (2.0 * half) ** 2 / density.size
+
+
+def masses(density: Grid, half: float, *, blocks: int) -> Grid:
+    """Probability in each of (blocks, blocks) blocks of the frame, by the midpoint rule.
+
+    Raises:
+        ValueError: blocks would cut cells.
+    """
+    cells = len(density)
+    if cells % blocks:
+        raise ValueError(f"{cells} cells a side make no {blocks} blocks")
+    side = cells // blocks
+    found: Grid = density.reshape(blocks, side, blocks, side).sum((1, 3)) * (2.0 * half / cells) ** 2
+    return found
+
+
+def shares(points: Tensor, half: float, *, blocks: int) -> Grid:
+    """Share of points (N, 2) in each of (blocks, blocks) blocks of the frame; they sum to 1 where none lies outside."""
+    edges = np.linspace(-half, half, blocks + 1)
+    x, y = points.double().numpy().T
+    counts, _, _ = np.histogram2d(y, x, bins=(edges, edges))
+    found: Grid = counts / len(points)
+    return found
+
+
+def unvisited(believed: Grid, visited: Grid) -> float:
+    """Probability, by `masses`, of the blocks that no point is in, by `shares`."""
+    return float(believed[visited == 0.0].sum())
+
+
+def apart(first: Grid, second: Grid) -> float:
+    """Total variation between two laws on blocks, what lies outside the frame being one block more."""
+    outside = abs(float(first.sum()) - float(second.sum()))
+    return 0.5 * (float(np.abs(first - second).sum()) + outside)
 
 
 def _square(values: Tensor) -> Grid:

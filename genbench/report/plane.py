@@ -1,8 +1,8 @@
-"""Samples in the plane and learned densities side by side, a pair of panels for each model."""
+"""Samples in the plane and learned densities side by side, a pair of panels for each model; chains over energies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ PAIRS = 4
 """Models in one line."""
 POINTS = 4096
 """Drawn of each model, at most, and no more than the least of them has: a denser cloud would look like more mass."""
+ENERGY_LINES = 5
+"""Contours of an energy, a nat apart."""
 _SIDE = 1.5
 _MAP = "viridis"
 _INK = "#1d3557"
@@ -73,9 +75,40 @@ def plane_page(planes: Sequence[Plane], *, half: float, title: str, pairs: int =
         return as_bytes(figure, "png", dpi=150)
 
 
-def _draw_points(axes: Axes, plane: Plane, half: float, count: int) -> None:
+def chains_page(chains: Mapping[str, Array], density: Array, *, half: float, title: str) -> bytes:
+    """A PNG with one panel for each set of chains, over contours of the energy that they follow.
+
+    Contours stand at energies 1, 2, 3, ... nats above the lowest: a closed line without points inside is a mode that
+    the chains have missed.
+
+    Args:
+        chains: where they stand, (N, 2), by what is written above the panel, such as where they started.
+        density: of the model on [-half, half]^2, as that of a `Plane`; the energy is less its logarithm.
+        half: half a side of the frame.
+        title: above everything.
+
+    Raises:
+        ValueError: no chains, points that are not pairs of numbers, or a density that is no square.
+    """
+    if not chains:
+        raise ValueError("a page of chains needs at least one set")
+    for name, points in chains.items():
+        _check(Plane(name, points, density, ""))
+    count = min([POINTS, *(len(points) for points in chains.values())])
+    energy = -np.log(np.maximum(density, np.finfo(np.float64).tiny))
+    levels = float(energy.min()) + np.arange(1.0, ENERGY_LINES + 1.0)
+    ticks = (np.arange(len(density)) + 0.5) * (2.0 * half / len(density)) - half
+    with empty_figure(2.0 * _SIDE * len(chains), 2.0 * _SIDE + 0.5, font_size=7.0) as figure:
+        figure.suptitle(title, fontsize=8.0)
+        for axes, (name, points) in zip(figure.subplots(1, len(chains), squeeze=False)[0], chains.items(), strict=True):
+            axes.contour(ticks, ticks, energy, levels=levels, cmap=_MAP, linewidths=0.5)
+            _draw_points(axes, Plane(name, points, density, ""), half, count, size=4.0)
+        return as_bytes(figure, "png", dpi=150)
+
+
+def _draw_points(axes: Axes, plane: Plane, half: float, count: int, *, size: float = 0.6) -> None:
     shown = plane.points[:count]
-    axes.scatter(shown[:, 0], shown[:, 1], s=0.6, color=_INK, alpha=0.5, linewidths=0, rasterized=True)
+    axes.scatter(shown[:, 0], shown[:, 1], s=size, color=_INK, alpha=0.5, linewidths=0, rasterized=True)
     _frame(axes, half)
     axes.set_title(plane.name, fontsize=7.0, loc="left")
 

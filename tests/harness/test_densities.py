@@ -90,3 +90,29 @@ def test_what_has_no_density_or_no_plane_says_so():
     )
     assert densities.why_no_density(torch.nn.Identity()) == "gives no density"
     assert densities.why_no_density(_normal()) is None
+
+
+def test_masses_of_blocks_are_those_of_the_law_and_so_are_shares_of_its_draws():
+    density = densities.density_of_model(_normal(), HALF, cells=80)
+    believed = densities.masses(density, HALF, blocks=8)
+    edges = torch.distributions.Normal(0.0, 1.0).cdf(torch.linspace(-HALF, HALF, 9)).double().diff().numpy()
+    np.testing.assert_allclose(believed, np.outer(edges, edges), atol=2e-4)
+    drawn = torch.randn(50_000, 2, generator=torch.Generator().manual_seed(0))
+    visited = densities.shares(drawn, HALF, blocks=8)
+    assert densities.apart(believed, visited) < 0.02
+    assert densities.unvisited(believed, visited) < 1e-3
+
+
+def test_blocks_without_a_point_and_points_outside_are_noticed():
+    believed = np.array([[0.5, 0.25], [0.25, 0.0]])
+    points = torch.tensor([[-1.0, -1.0], [-1.0, -1.0], [1.0, -1.0], [9.0, 0.5]])  # low left, low right, and outside
+    visited = densities.shares(points, 2.0, blocks=2)
+    np.testing.assert_array_equal(visited, [[0.5, 0.25], [0.0, 0.0]])
+    assert densities.unvisited(believed, visited) == 0.25
+    assert densities.apart(believed, visited) == 0.25  # moved from high left to the outside
+    assert densities.apart(believed, believed) == 0.0
+
+
+def test_blocks_that_would_cut_cells_are_refused():
+    with pytest.raises(ValueError, match="no 3 blocks"):
+        densities.masses(np.ones((8, 8)), 1.0, blocks=3)

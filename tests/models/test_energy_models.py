@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from genbench.core.dataset import Batch, DataSpec, build_dataset
 from genbench.core.errors import SettingError
 from genbench.core.model import MODELS, build_model
 from genbench.core.spec import parse_ref
+from genbench.harness import densities
 from genbench.harness.train import train
 from genbench.prob.intervals import Z95
 
@@ -263,12 +265,20 @@ def test_chains_from_noise_and_from_the_buffer_agree_with_the_energy_on_every_mo
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
         believed = mode_shares(grid, means, (-model.energy(grid).double()).softmax(0))
-    from_noise = mode_shares(model.draw(1000, generator=torch.Generator().manual_seed(0)).x, means)
-    from_buffer = mode_shares(model.chains, means)
+    chains = (model.draw(1000, generator=torch.Generator().manual_seed(0)).x, model.chains)
     assert believed.min() > 0.03  # the energy is low at every mode
-    for found in (from_noise, from_buffer):
+    for found in (mode_shares(points, means) for points in chains):
         assert found.min() > 0.03  # and samples go to each
         assert 0.5 * (found - believed).abs().sum() < 0.15
+    half, blocks = 2.4, 10
+    law = densities.masses(densities.density_of_model(model, half), half, blocks=blocks)
+    from_noise, from_buffer = (densities.shares(points, half, blocks=blocks) for points in chains)
+    draws = np.random.default_rng(0).multinomial(1000, law.flatten(), size=100).reshape(-1, blocks, blocks) / 1000
+    by_chance = np.mean([densities.apart(draw, law) for draw in draws])  # of draws of the law itself: 0.07
+    for visited in (from_noise, from_buffer):
+        assert densities.apart(visited, law) < 1.5 * by_chance
+        assert densities.unvisited(law, visited) < 0.01  # no low energy without a sample
+    assert densities.apart(from_noise, from_buffer) < 1.5 * math.sqrt(2.0) * by_chance
 
 
 @pytest.mark.slow

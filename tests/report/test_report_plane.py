@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench.report.plane import Plane, plane_page
+from genbench.report.plane import Plane, chains_page, plane_page
 
 POINTS = np.random.default_rng(0).normal(size=(256, 2))
 FLAT = np.full((20, 20), 0.1)
@@ -73,3 +73,38 @@ def test_models_stand_in_lines_of_so_many_pairs():
 def test_what_cannot_be_drawn_is_refused(planes, message):
     with pytest.raises(ValueError, match=message):
         plane_page(planes, half=1.0, title="")
+
+
+def _chains(chains, density):
+    with Image.open(io.BytesIO(chains_page(chains, density, half=3.0, title="t"))) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _bell(x, y):
+    ticks = (np.arange(60) + 0.5) * 0.1 - 3.0
+    return np.exp(-0.5 * ((ticks[None, :] - x) ** 2 + (ticks[:, None] - y) ** 2)) / (2 * np.pi)
+
+
+def test_chains_are_drawn_over_contours_of_their_energy():
+    chains = {"from noise": POINTS, "from the buffer": POINTS[::-1]}
+    found = _chains(chains, _bell(0.0, 0.0))
+    assert (found != _chains(chains, FLAT)).any()  # a flat energy has no contours
+    assert (found != _chains({**chains, "from noise": POINTS[:0]}, _bell(0.0, 0.0))).any()
+    assert found.shape[1] == pytest.approx(2 * _chains({"one": POINTS}, FLAT).shape[1], abs=2)
+
+
+def test_contours_of_an_energy_stand_where_it_is_low():
+    none = {"a": POINTS[:0]}
+    flat = _chains(none, FLAT)
+    rows, columns = (_chains(none, _bell(2.0, -2.0)) != flat).any(-1).nonzero()  # to the right, and low
+    assert rows.mean() > 0.6 * len(flat)
+    assert columns.mean() > 0.6 * flat.shape[1]
+
+
+def test_a_page_of_chains_checks_what_it_is_given():
+    with pytest.raises(ValueError, match="at least one"):
+        chains_page({}, FLAT, half=3.0, title="")
+    with pytest.raises(ValueError, match=r"\(N, 2\)"):
+        chains_page({"a": np.zeros((4, 3))}, FLAT, half=3.0, title="")
+    with pytest.raises(ValueError, match="square"):
+        chains_page({"a": POINTS}, np.ones((4, 5)), half=3.0, title="")
