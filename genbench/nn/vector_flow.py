@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from genbench.nn.actnorm import ActNorm
+from genbench.nn.bijection import Bijection
 from genbench.nn.coupling import AffineCoupling
 
 
-class VectorFlow(nn.Module):
+class VectorFlow(Bijection):
     """Affine couplings on every other coordinate in turn, each behind an actnorm (Dinh et al. 2016, arXiv:1605.08803).
 
     Args:
@@ -40,18 +41,19 @@ class VectorFlow(nn.Module):
             log_det = log_det + norm_log_det + coupling_log_det
         return x, log_det
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Vectors (B, D) whose latents are `z`."""
+    def inverse(self, y: Tensor) -> Tensor:
+        """Vectors (B, D) whose latents are `y`."""
         for norm, coupling in zip(reversed(self.norms), reversed(self.couplings), strict=True):
-            z = norm.inverse(coupling.inverse(z))
-        return z
+            y = norm.inverse(coupling.inverse(y))
+        return y
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Start every actnorm from the statistics of vectors (B, D)."""
+    def initialise(self, x: Tensor) -> Tensor:
+        """Start every actnorm from the statistics of vectors (B, D); their latents."""
         for norm, coupling in zip(self.norms, self.couplings, strict=True):
             norm.initialise(x)
             x = coupling(norm(x)[0])[0]
+        return x
 
 
 def _conditioner(num_dims: int, width: int) -> nn.Sequential:

@@ -20,8 +20,10 @@ Departures:
 - Samples outside [0, 1) go to the end bins. The mass that the flow puts there is lost to the likelihood, never gained.
 - Every scale but the last is squeezed while at least 4 pixels a side remain; the paper preset squeezes once, as for
   CIFAR-10.
-- Presets other than `paper` run the checkerboard conditioners on 2x2 blocks of pixels (`patch`), use fewer blocks,
-  average weights, clip gradients and let the learning rate fall along a cosine. Images are never flipped in training.
+- Vectors, which the paper has none of, have couplings on every other coordinate in turn, with MLPs, at one scale.
+- `smoke` and `small` run the checkerboard conditioners on 2x2 blocks of pixels (`patch`) and use fewer blocks; they and
+  `vector` average weights, clip gradients and let the learning rate fall along a cosine. Images are never flipped in
+  training.
 """
 
 from __future__ import annotations
@@ -32,22 +34,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genbench.core.dataset import Batch, DataSpec
+from genbench.core.dataset import DataSpec
 from genbench.core.errors import SettingError
-from genbench.core.model import (
-    ContinuousLatents,
-    DequantisedLikelihood,
-    GenerativeModel,
-    Loss,
-    Phase,
-    Player,
-    register_model,
-)
-from genbench.core.ranges import Count, Fraction, Margin, Positive, Share, Whole
+from genbench.core.model import register_model
+from genbench.core.ranges import Count, Fraction, Margin, Positive, Several, Share, Whole
+from genbench.models._exact_flow import ExactFlow
 from genbench.nn.actnorm import ActNorm
+from genbench.nn.bijection import Bijection
 from genbench.nn.coupling import (
     AffineCoupling,
     channel_mask,
@@ -57,14 +53,8 @@ from genbench.nn.coupling import (
     squeeze,
     unsqueeze,
 )
-from genbench.prob.dequantization import (
-    bin_centres,
-    dequantise,
-    from_logits,
-    integer_log_likelihood,
-    quantise,
-    to_logits,
-)
+from genbench.nn.vector_flow import VectorFlow
+from genbench.prob.dequantization import from_logits, to_logits
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -111,7 +101,7 @@ class ResidualNet(nn.Module):
         return F.pixel_shuffle(self.head(F.relu(h)), self.patch)
 
 
-class Couplings(nn.Module):
+class Couplings(Bijection):
     """Couplings with alternating masks, each behind an actnorm.
 
     Args:
@@ -157,7 +147,7 @@ class Couplings(nn.Module):
         return h
 
 
-class Scale(nn.Module):
+class Scale(Bijection):
     """Checkerboard couplings, squeeze, channel-wise couplings (Sec. 3.6)."""
 
     def __init__(self, fine: Couplings, coarse: Couplings) -> None:
@@ -180,8 +170,88 @@ class Scale(nn.Module):
         return self.coarse.initialise(squeeze(self.fine.initialise(h)))
 
 
+class Scales(Bijection):
+    """The logit transform, then scale after scale, each of which half of the coordinates leave (Sec. 3.6, 4.1).
+
+    The logit is a part of the map, so that log-determinants add up from the pixels on.
+
+    Args:
+        shape: (C, H, W) of the images.
+        config: sizes.
+    """
+
+    def __init__(self, shape: tuple[int, ...], config: RealNVP.Config) -> None:
+        super().__init__()
+        self.shape, self.config, self.alpha = shape, config, config.alpha
+        C, H, W = shape
+        scales: list[Scale] = []
+        for k in range(_num_squeezes(H, config.num_squeezes)):
+            fine = self._checkerboard(config.checkerboard_couplings, (C, H, W), k)
+            scales.append(Scale(fine, self._channelwise((4 * C, H // 2, W // 2), k + 1)))
+            C, H, W = 2 * C, H // 2, W // 2  # half of the squeezed channels leave
+        self.scales = cast("Sequence[Scale]", nn.ModuleList(scales))
+        self.last = self._checkerboard(config.final_couplings, (C, H, W), len(scales))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of [0, 1]^D to latents, those that leave first come first, and log-determinants: (B, D) and (B,)."""
+        h, log_det = to_logits(x, self.alpha)
+        parts: list[Tensor] = []
+        for scale in self.scales:
+            h, scale_log_det = scale(h)
+            left, h = factor_out(h)
+            parts.append(left.flatten(1))
+            log_det = log_det + scale_log_det
+        h, last_log_det = self.last(h)
+        return torch.cat([*parts, h.flatten(1)], dim=1), log_det + last_log_det
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Points (B, C, H, W) of latents, for most in [0, 1]."""
+        shapes = self._latent_shapes()
+        parts = y.split([math.prod(shape) for shape in shapes], dim=1)
+        pieces = [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        h = self.last.inverse(pieces[-1])
+        for scale, left in zip(reversed(self.scales), reversed(pieces[:-1]), strict=True):
+            h = scale.inverse(factor_in(left, h))
+        return from_logits(h, self.alpha)
+
+    def initialise(self, x: Tensor) -> Tensor:
+        """Every actnorm by what the maps before it make of the batch."""
+        h, _ = to_logits(x, self.alpha)
+        parts: list[Tensor] = []
+        for scale in self.scales:
+            left, h = factor_out(scale.initialise(h))
+            parts.append(left.flatten(1))
+        return torch.cat([*parts, self.last.initialise(h).flatten(1)], dim=1)
+
+    def _latent_shapes(self) -> list[tuple[int, int, int]]:
+        """Shapes of what leaves at each scale, the last one included."""
+        C, H, W = self.shape
+        num = len(self.scales)
+        left = [(C * 2 ** (k + 1), H >> (k + 1), W >> (k + 1)) for k in range(num)]
+        return [*left, (C << num, H >> num, W >> num)]
+
+    def _checkerboard(self, num_couplings: int, shape: tuple[int, int, int], depth: int) -> Couplings:
+        c, (C, H, W) = self.config, shape
+        patch = c.patch if H % c.patch == 0 else 1
+        return Couplings(
+            lambda parity: checkerboard_mask(H, W, parity),
+            num_couplings,
+            C,
+            lambda: ResidualNet(C, c.width * c.width_growth**depth, c.num_blocks, patch),
+        )
+
+    def _channelwise(self, shape: tuple[int, int, int], depth: int) -> Couplings:
+        c, C = self.config, shape[0]
+        return Couplings(
+            lambda parity: channel_mask(C, parity),
+            c.channel_couplings,
+            C,
+            lambda: ResidualNet(C, c.width * c.width_growth**depth, c.num_blocks, 1),
+        )
+
+
 @register_model("realnvp")
-class RealNVP(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
+class RealNVP(ExactFlow):
     """Real-valued non-volume-preserving flow; see the module."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +259,7 @@ class RealNVP(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
         """Sizes and optimisation; the defaults are the paper's for CIFAR-10."""
 
         width: Count = 64
-        """Feature maps of the conditioners at full resolution."""
+        """Feature maps of the conditioners at full resolution, or their units for vectors."""
         width_growth: Count = 2
         """Factor on `width` at every squeeze."""
         num_blocks: Count = 8
@@ -200,6 +270,8 @@ class RealNVP(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
         channel_couplings: Count = 3
         final_couplings: Count = 4
         """Checkerboard couplings of the last scale."""
+        vector_couplings: Several = 8
+        """Couplings of vectors, on every other coordinate in turn."""
         patch: Count = 1
         """Side of the blocks of pixels on which the checkerboard conditioners work; 1 where it does not divide."""
         alpha: Margin = 0.05
@@ -238,129 +310,39 @@ class RealNVP(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
             final_lr_share=0.05,
             ema_decay=0.99,
         ),
+        "vector": Config(
+            lr=3e-3,
+            batch_size=256,
+            clip_norm=5.0,
+            warmup_steps=50,
+            final_lr_share=0.05,
+            ema_decay=0.99,
+        ),
         "paper": Config(),
     }
 
+    config: Config
+
     def __init__(self, spec: DataSpec, config: Config) -> None:
-        super().__init__(spec)
-        if spec.kind != "image" or spec.levels is None:
-            raise SettingError(f"`realnvp` models images of integers, found data of kind `{spec.kind}`")
-        self.config = config
-        self.levels = spec.levels
-        C, H, W = spec.shape
-        scales: list[Scale] = []
-        for k in range(_num_squeezes(H, config.num_squeezes)):
-            fine = self._checkerboard(config.checkerboard_couplings, (C, H, W), k)
-            scales.append(Scale(fine, self._channelwise((4 * C, H // 2, W // 2), k + 1)))
-            C, H, W = 2 * C, H // 2, W // 2  # half of the squeezed channels leave
-        self.scales = cast("Sequence[Scale]", nn.ModuleList(scales))
-        self.last = self._checkerboard(config.final_couplings, (C, H, W), len(scales))
+        super().__init__(spec, config)
+        if spec.kind == "image":
+            self.flow: Bijection = Scales(spec.shape, config)
+        elif spec.num_dims < 2:
+            raise SettingError("`realnvp` couples the dimensions of vectors, and found 1")
+        else:
+            self.flow = VectorFlow(spec.num_dims, width=config.width, num_couplings=config.vector_couplings)
 
-    def phases(self) -> tuple[Phase, ...]:
-        """One player: every parameter of the flow."""
-        c = self.config
-        player = Player(
-            name="flow",
-            modules=(self,),
-            lr=c.lr,
-            clip_norm=c.clip_norm,
-            warmup_steps=c.warmup_steps,
-            final_lr_share=c.final_lr_share,
-            ema_decay=c.ema_decay,
-        )
-        return (Phase(name="flow", share=1.0, players=(player,), batch_size=c.batch_size),)
+    def to_line(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Points as they are: the logit of pixels is a part of the flow."""
+        return y, y.new_zeros(())
 
-    @torch.no_grad()
-    def prepare(self, batch: Batch) -> None:
-        """Start every actnorm from the first training batch."""
-        h, _ = to_logits(dequantise(batch.x, self.levels), self.config.alpha)
-        for scale in self.scales:
-            _, h = factor_out(scale.initialise(h))
-        self.last.initialise(h)
+    def from_line(self, h: Tensor) -> Tensor:
+        """Points as they are."""
+        return h
 
-    def loss(self, batch: Batch, player: str) -> Loss:
-        """Bits per dimension of the dequantised batch (Eq. 3)."""
-        log_likelihood = self._integer_log_likelihood(dequantise(batch.x, self.levels))
-        bits_per_dim = -log_likelihood.mean() / (self.spec.num_dims * math.log(2.0))
-        return Loss(bits_per_dim, {"bits_per_dim": bits_per_dim.detach()})
-
-    @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Inverse of the flow at draws from the base: (N, C, H, W), uint8."""
-        z = torch.randn(num_samples, self.spec.num_dims, generator=generator, device=generator.device)
-        return self.decode(z)
-
-    @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, generator: Generator) -> Tensor:
-        """Log-density of the integers with one draw of noise, less D log(levels): (B,), nats."""
-        return self._integer_log_likelihood(dequantise(x, self.levels, generator=generator))
-
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """Latents of the middles of the bins: (B, D), those that leave first come first."""
-        return self.transform(bin_centres(x, self.levels))[0]
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Bins that hold the inverse image of each latent: (B, C, H, W), uint8."""
-        return quantise(self.invert(z), self.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """`x` itself, up to rounding: the map is a bijection."""
-        return self.decode(self.encode(x))
-
-    def transform(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents of points of [0, 1]^D, and the log-determinant of the whole map: (B, D) and (B,)."""
-        h, log_det = to_logits(y, self.config.alpha)
-        parts: list[Tensor] = []
-        for scale in self.scales:
-            h, scale_log_det = scale(h)
-            left, h = factor_out(h)
-            parts.append(left.flatten(1))
-            log_det = log_det + scale_log_det
-        h, last_log_det = self.last(h)
-        return torch.cat([*parts, h.flatten(1)], dim=1), log_det + last_log_det
-
-    def invert(self, z: Tensor) -> Tensor:
-        """Inverse of `transform`: (B, C, H, W), for most latents in [0, 1]."""
-        shapes = self._latent_shapes()
-        parts = z.split([math.prod(shape) for shape in shapes], dim=1)
-        pieces = [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-        h = self.last.inverse(pieces[-1])
-        for scale, left in zip(reversed(self.scales), reversed(pieces[:-1]), strict=True):
-            h = scale.inverse(factor_in(left, h))
-        return from_logits(h, self.config.alpha)
-
-    def _integer_log_likelihood(self, y: Tensor) -> Tensor:
-        z, log_det = self.transform(y)
-        log_base = -0.5 * (z.square() + math.log(2.0 * math.pi)).sum(1)
-        return integer_log_likelihood(log_base + log_det, self.spec.num_dims, self.levels)
-
-    def _latent_shapes(self) -> list[tuple[int, int, int]]:
-        """Shapes of what leaves at each scale, the last one included."""
-        C, H, W = self.spec.shape
-        num = len(self.scales)
-        left = [(C * 2 ** (k + 1), H >> (k + 1), W >> (k + 1)) for k in range(num)]
-        return [*left, (C << num, H >> num, W >> num)]
-
-    def _checkerboard(self, num_couplings: int, shape: tuple[int, int, int], depth: int) -> Couplings:
-        c, (C, H, W) = self.config, shape
-        patch = c.patch if H % c.patch == 0 else 1
-        return Couplings(
-            lambda parity: checkerboard_mask(H, W, parity),
-            num_couplings,
-            C,
-            lambda: ResidualNet(C, c.width * c.width_growth**depth, c.num_blocks, patch),
-        )
-
-    def _channelwise(self, shape: tuple[int, int, int], depth: int) -> Couplings:
-        c, C = self.config, shape[0]
-        return Couplings(
-            lambda parity: channel_mask(C, parity),
-            c.channel_couplings,
-            C,
-            lambda: ResidualNet(C, c.width * c.width_growth**depth, c.num_blocks, 1),
-        )
+    def log_base(self, z: Tensor) -> Tensor:
+        """Log-density of latents (B, D) under N(0, I): (B,)."""
+        return -0.5 * (z.square() + math.log(2.0 * math.pi)).sum(1)
 
 
 def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
