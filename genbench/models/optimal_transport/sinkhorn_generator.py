@@ -14,6 +14,8 @@ Legend: `x` data, `y = g(z)` generated, `z` ~ N(0, I), `OT_eps` entropic transpo
 
 Batches of m points are another law than the one they come from: transport between them costs more, and the divergence
 is that of batches, of the order 1 / sqrt(m) for a large eps (Genevay et al. 2019, arXiv:1810.02733).
+Modes that do not touch stay joined: of eight Gaussians on a ring, `vector` draws a fifth of its samples farther than
+four deviations from every mean after 500 steps and a sixth after 1500, and no fewer with a third of the entropy.
 
 **Departures**
 - The paper differentiates its L iterations and has the transport part of the cost alone as its value; here that is the
