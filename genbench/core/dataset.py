@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test", "novel"]
 """`novel` holds the combinations that `train` never shows; few datasets have it."""
+DataKind = Literal["image", "vector", "waveform"]
 PAD = 0
 """Token that fills captions up to their common length."""
 FILE_KINDS = {".npz": "npz", ".zip": "zip", ".npy": "npy", ".pt": "pt", ".pth": "pt", ".tar": "tar"}
@@ -39,11 +40,13 @@ class Factor:
 class DataSpec:
     """What a model must know of its data before it is built."""
 
-    kind: Literal["image", "vector", "waveform"] = "image"
+    kind: DataKind = "image"
     shape: tuple[int, ...]
     """Shape of one example: (C, H, W) for images, (D,) for vectors, (1, T) for waveforms."""
     levels: int | None = 256
-    """Values run over 0 .. levels-1; None for float data."""
+    """Values run over 0 .. levels-1; None for float data. Those of waveforms are mu-law codes (`prob.mu_law`)."""
+    sample_rate: int | None = None
+    """Values per second of a waveform; None where time has no part."""
     num_classes: int = 0
     factors: tuple[Factor, ...] = ()
     vocabulary: tuple[str, ...] = ()
@@ -53,6 +56,11 @@ class DataSpec:
     def num_dims(self) -> int:
         """Number of dimensions of one example."""
         return int(np.prod(self.shape))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long one example lasts; None where time has no part."""
+        return None if self.sample_rate is None else self.shape[-1] / self.sample_rate
 
     def caption(self, tokens: Tensor) -> str:
         """Words of one row of `Batch.text`, padding left out."""
@@ -64,7 +72,7 @@ class Batch:
     """Examples with what is known of them; row i of every tensor belongs to example i."""
 
     x: Tensor
-    """(B, *shape): uint8 images with values 0 .. levels-1, float32 vectors or waveforms."""
+    """(B, *shape): uint8 images and waveforms with values 0 .. levels-1, float32 vectors."""
     y: Tensor | None = None
     """(B,) int64 class labels, or None."""
     factors: Tensor | None = None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genbench.core.dataset import Factor
+from genbench.core.dataset import DataKind, Factor
 from genbench.core.errors import DataError, SettingError, StaleStatistics
 from genbench.core.files import write_atomically
 from genbench.core.registry import Registry
@@ -34,11 +34,14 @@ PROVENANCE = "genbench"
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """A frozen network from images to vectors.
+    """A frozen network from images, or from waveforms, to vectors.
 
     Built with no argument or from a frozen nested dataclass `Config` through `build_features`.
     """
 
+    kind: ClassVar[DataKind] = "image"
+    """What it looks at. Where methods below say images (N, 3, H, W), an extractor of waveforms takes their codes
+    (N, 1, T), uint8 as well, at the sample rate that its protocol states."""
     source: ClassVar[str] = ""
     """Where the weights come from and under which licence."""
     layers: ClassVar[tuple[str, ...]] = ("features",)

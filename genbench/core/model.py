@@ -84,7 +84,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
-        """Draw (N, *shape) on the model's device: uint8, values 0 .. levels-1, for images."""
+        """Draw (N, *shape) on the model's device: uint8, values 0 .. levels-1, for images and waveforms."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

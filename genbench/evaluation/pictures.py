@@ -19,6 +19,11 @@ CHUNK = 512
 _SUBSET_SEED = 0
 
 
+def shown(x: Tensor, spec: DataSpec) -> Tensor:
+    """Examples (N, *shape) as extractors of their kind take them: RGB images with values 0 .. 255, or waveforms."""
+    return x if spec.kind == "waveform" else to_rgb(x, spec.levels or 256)
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Rows of a data set's splits, in order."""
@@ -36,10 +41,9 @@ class Pictures:
                 yield split, rows[start : start + CHUNK]
 
     def chunks(self) -> Iterator[Tensor]:
-        """Pictures of each part: (n, 3, H, W) uint8 with values 0 .. 255."""
-        levels = self.dataset.spec.levels or 256
+        """Pictures of each part: (n, 3, H, W) uint8 with values 0 .. 255; waveforms are (n, 1, T) codes."""
         for split, rows in self.parts():
-            yield to_rgb(self.dataset.load(split, rows).x, levels)
+            yield shown(self.dataset.load(split, rows).x, self.dataset.spec)
 
     def names(self) -> list[str]:
         """What each picture is called."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genbench.core.dataset import Dataset, Split
-from genbench.core.errors import StaleStatistics
+from genbench.core.errors import SettingError, StaleStatistics
 from genbench.core.features import FeatureExtractor, Statistics, extract, load_statistics, save_statistics
 from genbench.core.shipped import cache_folder, shipped
 from genbench.core.spec import Ref, digest
@@ -64,7 +64,13 @@ def compute_statistics(
     """Moments of the features of up to `num_examples` examples of some splits, never looked up.
 
     Examples are the first of an endless split, and a seeded subset of finite ones. Features are never held whole.
+
+    Raises:
+        SettingError: the extractor looks at data of another kind.
     """
+    if extractor.kind != dataset.spec.kind:
+        found = f"`{dataset_ref.label}` has kind `{dataset.spec.kind}`"
+        raise SettingError(f"the extractor looks at data of kind `{extractor.kind}`, {found}")
     pictures = some_pictures(dataset, splits, num_examples)
     moments = Moments(extractor.num_features)
     for chunk in pictures.chunks():

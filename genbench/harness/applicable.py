@@ -35,8 +35,13 @@ def why_not(metric: Metric, model: GenerativeModel | None, dataset: Dataset, net
 
 
 def _features(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    kind, wanted = dataset.spec.kind, networks.get("features").kind
+    return None if kind == wanted else f"features are of {wanted}s, the data are of kind `{kind}`"
+
+
+def _pictures(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
     kind = dataset.spec.kind
-    return None if kind == "image" else f"features are of images, the data are of kind `{kind}`"
+    return None if kind == "image" else f"perceptual distances are of images, the data are of kind `{kind}`"
 
 
 def _held_out(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
@@ -75,12 +80,16 @@ def _factors(model: GenerativeModel | None, dataset: Dataset, networks: Networks
 
 
 def _pairs(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    return _features(model, dataset, networks) or networks.why_no_distance(min(dataset.spec.shape[-2:]))
+    return _pictures(model, dataset, networks) or networks.why_no_distance(min(dataset.spec.shape[-2:]))
 
 
 def _reconstructions(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
     found = isinstance(model, ContinuousLatents | DiscreteLatents)
     return _features(model, dataset, networks) if found else "nothing is encoded and decoded"
+
+
+def _rebuilt_pictures(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    return _reconstructions(model, dataset, networks) or _pictures(model, dataset, networks)
 
 
 def _latents(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
@@ -144,7 +153,7 @@ _REASONS: dict[Need, _Reason] = {
     Need.TRUE_DENSITY: _true_density,
     Need.FACTORS: _factors,
     Need.PAIRS: _pairs,
-    Need.RECONSTRUCTIONS: _reconstructions,
+    Need.RECONSTRUCTIONS: _rebuilt_pictures,
     Need.RECONSTRUCTION_FEATURES: _reconstructions,
     Need.PROMPTS: _prompts,
     Need.CAPTIONS: _captions,

@@ -15,7 +15,7 @@ from genbench.evaluation.extraction import read_factors
 from genbench.evaluation.networks import Networks
 from genbench.evaluation.options import Options
 from genbench.evaluation.picture_evidence import caption_evidence
-from genbench.evaluation.pictures import HeldImages, every_picture
+from genbench.evaluation.pictures import HeldImages, every_picture, shown
 from genbench.harness.evidence import subset
 from genbench.harness.sample import check_samples, device_of
 from genbench.prob.pixels import to_rgb
@@ -79,7 +79,7 @@ def _labels(cell: Cell, dataset: Dataset, networks: Networks, model: GenerativeM
     asked = balanced_labels(dataset.spec.num_classes, cell.protocol.num_likelihood)
     drawn = draw_given(model, asked, seed=cell.seed)
     extractor = networks.get("features")
-    read = read_factors(extractor, to_rgb(drawn, dataset.spec.levels or 256))
+    read = read_factors(extractor, shown(drawn, dataset.spec))
     return LabelEvidence(
         asked=asked,
         logits=torch.nn.functional.one_hot(read.values[:, 0], len(read.factors[0].values)).float(),

@@ -17,24 +17,35 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from genbench.core.dataset import DataSpec
+from genbench.prob import mu_law
 
 JPEG_QUALITY = 15
 BLUR_SIGMA_SHARE = 1 / 16
 """Standard deviation of the Gaussian blur as a share of the image's width."""
+BLUR_SECONDS = 2.5e-4
+"""The same for a waveform, over time: of a tone of 1 kHz it leaves 0.3, of one of 2 kHz 0.007."""
+
+OF_IMAGES = frozenset({"jpeg", "mean_image"})
+"""Controls without a meaning for waveforms."""
 
 _Control = Callable[[Tensor, Tensor, DataSpec, Generator], Tensor]
 
 
 def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, *, generator: Generator) -> Tensor:
-    """Samples of a control: (N, C, H, W) uint8, as many as there are held-out images.
+    """Samples of a control: (N, *shape) uint8, as many as there are held-out examples.
 
     Args:
-        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`.
-        held_out: (N, C, H, W) uint8 images that no model has seen.
-        train: (M, C, H, W) uint8 training images.
+        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`; not all are of waveforms.
+        held_out: (N, *shape) uint8 examples that no model has seen.
+        train: (M, *shape) uint8 training examples.
         spec: of the data.
         generator: source of the noise and of the choice of copies.
+
+    Raises:
+        ValueError: the data have no such control.
     """
+    if spec.kind == "waveform" and name in OF_IMAGES:
+        raise ValueError(f"control `{name}` is of images, the data are of kind `waveform`")
     return _CONTROLS[name](held_out, train, spec, generator)
 
 
@@ -64,6 +75,8 @@ def _through_jpeg(image: np.ndarray) -> np.ndarray:
 
 
 def _blur(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    if spec.kind == "waveform":
+        return _blurred_over_time(held_out, spec)
     width = held_out.shape[-1]
     sigma = width * BLUR_SIGMA_SHARE
     reach = min(int(3 * sigma + 0.5), width - 1)
@@ -74,6 +87,19 @@ def _blur(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator)
     rows = F.conv2d(padded, kernel, groups=len(kernel))
     both = F.conv2d(rows, kernel.transpose(2, 3), groups=len(kernel))
     return both.round().clamp(0, _levels(spec) - 1).to(torch.uint8)
+
+
+def _blurred_over_time(held_out: Tensor, spec: DataSpec) -> Tensor:
+    """Waveforms (N, 1, T) whose amplitudes, not their codes, are averaged over neighbours."""
+    if spec.sample_rate is None:
+        raise ValueError("control `blur` of waveforms needs their sample rate")
+    sigma = BLUR_SECONDS * spec.sample_rate
+    reach = max(1, int(3 * sigma + 0.5))
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    amplitudes = torch.from_numpy(mu_law.decode(held_out.numpy(), levels=_levels(spec))).float()
+    padded = F.pad(amplitudes, (reach, reach), mode="replicate")
+    smooth = F.conv1d(padded, (taps / taps.sum())[None, None])
+    return torch.from_numpy(mu_law.encode(smooth.numpy(), levels=_levels(spec)))
 
 
 def _mean_image(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:

@@ -28,9 +28,9 @@ from genbench.core.spec import Cell
 from genbench.evaluation.extraction import read_factors
 from genbench.evaluation.networks import Networks
 from genbench.evaluation.perceptual import NUM_PAIRS, perceptual_distances, reconstruction_evidence
+from genbench.evaluation.pictures import shown
 from genbench.evaluation.reference import reference_statistics
 from genbench.harness.sample import device_of
-from genbench.prob.pixels import to_rgb
 
 NUM_LATENTS = 10_000
 """Held-out examples behind metrics of latents, as in Locatello et al. 2019 (arXiv:1811.12359, Sec. 4); as many as the
@@ -175,17 +175,17 @@ def _factors(dataset: Dataset, extractor: FeatureExtractor, samples: Tensor) -> 
     return FactorEvidence(samples=read, training=torch.from_numpy(combinations), protocol=extractor.protocol())
 
 
-def _shown(images: Tensor, dataset: Dataset) -> Tensor:
-    return to_rgb(images, dataset.spec.levels or 256)
+def _shown(examples: Tensor, dataset: Dataset) -> Tensor:
+    return shown(examples, dataset.spec)
 
 
 def _pairs(dataset: Dataset, networks: Networks, samples: Tensor) -> PairEvidence:
-    network, shown = networks.perceptual(), _shown(samples, dataset)
-    half = min(len(shown) // 2, NUM_PAIRS)  # samples are drawn independently, so any disjoint pairs are random ones
+    network, pictures = networks.perceptual(), _shown(samples, dataset)
+    half = min(len(pictures) // 2, NUM_PAIRS)  # samples are drawn independently, so any disjoint pairs are random ones
     return PairEvidence(
-        distances=perceptual_distances(network, shown[:half], shown[half : 2 * half]),
+        distances=perceptual_distances(network, pictures[:half], pictures[half : 2 * half]),
         extractor=networks.ref("perceptual").name,
-        protocol={**networks.get("perceptual").protocol(), "resolution": shown.shape[-1]},
+        protocol={**networks.get("perceptual").protocol(), "resolution": pictures.shape[-1]},
     )
 
 

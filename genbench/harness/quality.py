@@ -23,11 +23,11 @@ from genbench.core.model import GenerativeModel
 from genbench.core.record import Better, Look, Score, TimeToQuality
 from genbench.core.spec import Cell, Target
 from genbench.evaluation.networks import Networks
+from genbench.evaluation.pictures import shown
 from genbench.harness.applicable import why_not
 from genbench.harness.evidence import gather
 from genbench.harness.looks import Looks
 from genbench.harness.sample import draw_untimed
-from genbench.prob.pixels import to_rgb
 
 _COMPARED = frozenset({Need.MOMENTS, Need.FEATURES, Need.HELD_OUT})
 _SEED_OFFSET = 104_729  # looks never draw what the cell draws at its end
@@ -105,8 +105,8 @@ class QualityWatch:
             self._first = gather(self._metric.needs, cell, dataset, networks, samples, model)
             return self._first
         evidence = gather(self._metric.needs - _COMPARED, cell, dataset, networks, samples, model)
-        shown = to_rgb(samples, dataset.spec.levels or 256)
-        features = dataclasses.replace(self._first.features, samples=extract(networks.get("features"), shown))
+        drawn = extract(networks.get("features"), shown(samples, dataset.spec))
+        features = dataclasses.replace(self._first.features, samples=drawn)
         return dataclasses.replace(evidence, features=features)
 
 
