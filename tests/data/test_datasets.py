@@ -11,9 +11,16 @@ import torch
 from genbench.core.dataset import build_dataset
 from genbench.core.spec import parse_ref
 
-OFFLINE = ["shapes[resolution=8]", "shapes[resolution=64]", "digits", "patches", "patches[resolution=64]", "toy2d"] + [
-    f"toy2d[law={law}]" for law in ("checkerboard", "spirals", "gaussians25", "gaussians8")
-]
+OFFLINE = [
+    "shapes[resolution=8]",
+    "shapes[resolution=64]",
+    "digits",
+    "patches",
+    "patches[resolution=64]",
+    "tones",
+    "tones[length=512]",
+    "toy2d",
+] + [f"toy2d[law={law}]" for law in ("checkerboard", "spirals", "gaussians25", "gaussians8")]
 
 
 @pytest.fixture(params=OFFLINE)
@@ -94,7 +101,9 @@ def test_fingerprints_differ_between_datasets():
     assert len(found) == len(OFFLINE)
 
 
-@pytest.mark.parametrize("ref", ["mnist", "fashion_mnist", "cifar10", "folder:/nowhere", "npz:/nowhere.npz"])
+@pytest.mark.parametrize(
+    "ref", ["mnist", "fashion_mnist", "cifar10", "speech_digits", "folder:/nowhere", "npz:/nowhere.npz"]
+)
 def test_a_dataset_is_built_without_touching_its_files(ref, tmp_path, monkeypatch):
     monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
     data = build_dataset(parse_ref(ref))
