@@ -15,6 +15,7 @@ from genbench.core.spec import Cell
 from genbench.executors.job import Job, Outcome
 from genbench.executors.local import LocalExecutor, log_tail
 from genbench.report.grid import sample_grid, save_png
+from genbench.report.sounds import save_sounds, spectrograms
 from genbench.store import RunFolder, merged, utc_now
 
 CONTROLS_AT_ONCE = 2
@@ -136,16 +137,22 @@ class _Desk:
             record = _without_record(cell, outcome, started, tail=log_tail(folder / "stderr.log"))
             self._folder.write_record(record)
         if record.status == "ok":
-            self._draw_grid(cell)
+            self._show(cell)
         with self._lock:
             self._folder.note("cell ends", key=cell.key, label=cell.label, status=record.status)
             self._observer.cell_ends(cell, record)
         return record
 
-    def _draw_grid(self, cell: Cell) -> None:
-        samples = self._folder.samples(cell.key)
+    def _show(self, cell: Cell) -> None:
+        """Pictures of the samples, and where they are sounds, WAV files and spectrograms."""
+        folder, samples = self._folder.cell_folder(cell.key), self._folder.samples(cell.key)
+        sounds = self._folder.sounds(cell.key)
+        if sounds is not None:
+            codes, levels, sample_rate = sounds
+            save_sounds(codes, folder, levels=levels, sample_rate=sample_rate)
+            samples = spectrograms(codes[:GRID_SAMPLES], levels=levels)
         if samples is not None:
-            save_png(sample_grid(samples[:GRID_SAMPLES], columns=8), self._folder.cell_folder(cell.key) / "grid.png")
+            save_png(sample_grid(samples[:GRID_SAMPLES], columns=8), folder / "grid.png")
 
     def _teller(self, cell: Cell) -> _Tell:
         def tell(message: Mapping[str, object]) -> None:

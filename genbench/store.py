@@ -2,7 +2,8 @@
 
     plan.json           every cell, written before the first starts
     events.jsonl        what happened when; appended and flushed
-    cells/<key>/        record.json, stdout.log, stderr.log, model.safetensors, samples.npz, grid.png
+    cells/<key>/        record.json, stdout.log, stderr.log, model.safetensors, samples.npz, grid.png;
+                        of sounds, `grid.png` has spectrograms and `sounds/` WAV files
     speeds.json         what timed rounds say of finished models, where the tier asks for them; `rounds/` has their logs
 
 A cell is finished when its `record.json` is there: it is the last file written, under a temporary
@@ -155,7 +156,7 @@ class RunFolder:
 
     def samples(self, key: str) -> np.ndarray | None:
         """Samples of a cell for showing: (N, C, H, W) uint8 in 0 .. 255; None when there are no images."""
-        samples, levels = self._drawn(key)
+        samples, levels, _ = self._drawn(key)
         if samples is None or samples.ndim != 4 or levels == 0:
             return None
         shown: np.ndarray = np.rint(samples * (255.0 / (levels - 1))).astype(np.uint8)
@@ -163,16 +164,28 @@ class RunFolder:
 
     def points(self, key: str) -> np.ndarray | None:
         """Samples of a cell that are vectors: (N, D) float; None when there are none."""
-        samples, _ = self._drawn(key)
+        samples, _, _ = self._drawn(key)
         return samples if samples is not None and samples.ndim == 2 else None
 
-    def _drawn(self, key: str) -> tuple[np.ndarray | None, int]:
-        """Samples of a cell as they were drawn, None when there are none, and their levels, 0 for floats."""
+    def sounds(self, key: str) -> tuple[np.ndarray, int, int] | None:
+        """Samples of a cell for hearing: codes (N, T) uint8, how many levels they have, how many there are a second.
+
+        None when there are no waveforms.
+        """
+        samples, levels, sample_rate = self._drawn(key)
+        return None if samples is None or not sample_rate else (samples[:, 0], levels, sample_rate)
+
+    def _drawn(self, key: str) -> tuple[np.ndarray | None, int, int]:
+        """Samples of a cell as they were drawn, None when there are none; their levels, 0 of floats; samples a second.
+
+        The last is 0 of what is not heard, and of folders of versions that knew no sounds.
+        """
         file = self.cell_folder(key) / "samples.npz"
         if not file.is_file():
-            return None, 0
+            return None, 0, 0
         with np.load(file, allow_pickle=False) as arrays:
-            return arrays["samples"], int(arrays["levels"])
+            sample_rate = int(arrays["sample_rate"]) if "sample_rate" in arrays.files else 0
+            return arrays["samples"], int(arrays["levels"]), sample_rate
 
     def losses(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Examples seen and the loss there, (B,) each, of a cell that trained weights, finished or not; else None."""

@@ -1,4 +1,4 @@
-"""`genbench grid`: samples of all models of a run side by side, what their codes hold, or learned densities."""
+"""`genbench grid`: samples of a run side by side, sounds to be heard, what codes hold, or learned densities."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from genbench.harness.pictures_of_codes import Kind, Rebuilt, Rows
     from genbench.store import RunFolder
 
-KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities")
-_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10, "densities": 4}
+KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities", "sounds")
+_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10, "densities": 4, "sounds": 8}
 _ROWS = {"reconstructions": 2, "traversals": 12, "interpolations": 4}
 _CAPTIONS = {
     "reconstructions": "held-out images and their reconstructions",
@@ -34,18 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default="samples",
-        help="samples of every model and control, pictures from the codes of models that have some, or, of points in "
-        "the plane, samples beside the learned density; but for samples, models are built again from their weights "
+        help="samples of every model and control, which of sounds are spectrograms; pictures from the codes of models "
+        "that have some; of points in the plane, samples beside the learned density; or a page on which samples of "
+        "sounds are seen and heard; but for samples and sounds, models are built again from their weights "
         "(default: samples)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="file", help="PNG to write (default: RUN/grid.png, RUN/KIND.png)"
+        "-o", "--output", type=Path, metavar="file", help="PNG or, of sounds, HTML to write (default: in RUN)"
     )
     parser.add_argument(
         "--columns",
         type=int,
         metavar="n",
-        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities)",
+        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities, 8 sounds)",
     )
     parser.add_argument(
         "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
@@ -73,8 +74,8 @@ def run(options: argparse.Namespace) -> int:
     if options.rows is not None and options.rows < 1:
         raise SettingError(f"--rows is {options.rows}, expected 1 or more")
     path = options.output or folder.path / FILES[kind]
-    if kind == "densities":
-        write_atomically(path, _densities(folder, columns))
+    if kind in {"densities", "sounds"}:
+        write_atomically(path, _densities(folder, columns) if kind == "densities" else _sounds(folder, columns))
         sys.stdout.write(f"{path}\n")
         return 0
     if kind == "samples":
@@ -89,16 +90,32 @@ def run(options: argparse.Namespace) -> int:
 def _samples(folder: RunFolder, columns: int) -> Image.Image:
     from genbench.core.errors import StoreError
     from genbench.report.grid import comparison_grid
+    from genbench.report.sounds import spectrograms
 
     rows = {}
     for record in _finished(folder):
-        samples = folder.samples(record.key)
-        if samples is not None:
+        samples, sounds = folder.samples(record.key), folder.sounds(record.key)
+        if sounds is not None:
+            rows[_name(record)] = spectrograms(sounds[0][:columns], levels=sounds[1])
+        elif samples is not None:
             rows[_name(record)] = samples
     if not rows:
         hint = "`genbench run` draws them; runs on points in the plane have `--kind densities`"
         raise StoreError(f"{folder.path}: no pictures in this run", hint=hint)
     return comparison_grid(rows, columns=columns)
+
+
+def _sounds(folder: RunFolder, columns: int) -> bytes:
+    """A page with spectrograms and players of all models and controls."""
+    from genbench.core.errors import StoreError
+    from genbench.report.sounds_page import Sounds, sounds_page
+
+    found = {_name(record): folder.sounds(record.key) for record in _finished(folder)}
+    rows = {name: Sounds(*sounds) for name, sounds in found.items() if sounds is not None}
+    if not rows:
+        hint = "`genbench run --suite audio` makes such a run"
+        raise StoreError(f"{folder.path}: no sounds in this run", hint=hint)
+    return sounds_page(rows, title=f"{folder.path.name}: sounds", columns=columns).encode()
 
 
 def _densities(folder: RunFolder, columns: int) -> bytes:

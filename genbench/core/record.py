@@ -103,6 +103,9 @@ class Timing(State):
     sample_images_per_second: Rate | None = None
     latency_seconds: Rate | None = None
     """One sample at a time, a new seed for each request."""
+    real_time_factor: Rate | None = None
+    """Seconds that one sample takes, drawn alone, over the seconds that it lasts: below 1 it is made faster than it
+    is heard. None for data without a duration."""
     network_evaluations: int | None = None
     """Network evaluations for one sample; None for models that are not iterative."""
     peak_memory_gib: FiniteFloat | None = None

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genbench.core.dataset import Batch, Dataset, build_dataset
+from genbench.core.dataset import Batch, Dataset, DataSpec, build_dataset
 from genbench.core.errors import GenbenchError
 from genbench.core.files import WEIGHTS, write_atomically
 from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build_metric, scores_or_reason
@@ -95,7 +95,7 @@ class _Story:
         is_model = cell.role == "model"
         made = self._model(dataset, train_set, networks) if is_model else self._control(dataset, train_set)
         with self._during("save"):
-            self._save_samples(made.samples, levels=dataset.spec.levels or 0)
+            self._save_samples(made.samples, dataset.spec)
         with self._during("score"):
             scores, skipped = self._score(dataset, networks, made)
         timing = made.timing.model_copy(
@@ -214,9 +214,10 @@ class _Story:
                 evidence[prefix] = gather_asked(needs, self._cell, dataset, networks, made.model, caption_prefix=prefix)
         return evidence
 
-    def _save_samples(self, samples: Tensor, *, levels: int) -> None:
+    def _save_samples(self, samples: Tensor, spec: DataSpec) -> None:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, samples=samples.numpy(), levels=np.array(levels))
+        levels, sample_rate = np.array(spec.levels or 0), np.array(spec.sample_rate or 0)
+        np.savez_compressed(buffer, samples=samples.numpy(), levels=levels, sample_rate=sample_rate)
         write_atomically(self._folder / "samples.npz", buffer.getvalue())
 
     def _record(self, *, model: GenerativeModel | None = None, **fields: object) -> Record:
@@ -247,6 +248,7 @@ def _timing(trained: Timing, drawing: Drawing) -> Timing:
         update={
             "sample_images_per_second": drawing.images_per_second,
             "latency_seconds": drawing.latency_seconds,
+            "real_time_factor": drawing.real_time_factor,
             "network_evaluations": drawing.network_evaluations,
         }
     )

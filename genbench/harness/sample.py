@@ -26,6 +26,7 @@ class Drawing:
     """(N, *shape) on the CPU."""
     images_per_second: Rate | None
     latency_seconds: Rate | None
+    real_time_factor: Rate | None
     network_evaluations: int | None
 
 
@@ -42,10 +43,12 @@ def draw(model: GenerativeModel, num_samples: int, *, seed: int, effort: TimingE
     device = device_of(model)
     samples, speeds = _drawn(model, num_samples, seed=seed)
     timed = speeds[1:] if len(speeds) > 1 else speeds
+    latencies, lasts = _latencies(model, device, seed, effort.latency_requests), model.spec.seconds
     return Drawing(
         samples=samples,
         images_per_second=clock.rate(timed, "img/s"),
-        latency_seconds=clock.rate(_latencies(model, device, seed, effort.latency_requests), "s"),
+        latency_seconds=clock.rate(latencies, "s"),
+        real_time_factor=None if lasts is None else clock.rate([taken / lasts for taken in latencies], "x"),
         network_evaluations=_network_evaluations(model, device, seed),
     )
 

@@ -122,6 +122,7 @@ RATES: dict[str, Callable[[Record], Rate | None]] = {
     "train_images_per_second": lambda record: record.timing.train_images_per_second,
     "sample_images_per_second": lambda record: record.timing.sample_images_per_second,
     "latency_seconds": lambda record: record.timing.latency_seconds,
+    "real_time_factor": lambda record: record.timing.real_time_factor,
 }
 SCALES = {"latency_seconds": 1e3}
 """From the unit of the clock to that of the table."""

@@ -19,8 +19,9 @@ FILES = {
     "traversals": "traversals.png",
     "interpolations": "interpolations.png",
     "densities": "densities.png",
+    "sounds": "sounds.html",
 }
-"""Kinds of pictures of a run, and what their files are called in its folder."""
+"""Kinds of pictures of a run, and what their files are called in its folder; sounds are a page that plays."""
 LEGIBLE = 64
 """Side in screen pixels up to which small images are enlarged, by a whole factor."""
 _GAP = 2

@@ -20,8 +20,14 @@ def to_markdown(boards: Sequence[Leaderboard], *, pictures: Mapping[str, str] | 
         boards: the tables.
         pictures: what is shown -> path from the text's own folder; they stand below the tables in this order.
     """
-    shown = [f"![{escape_markdown(what)}]({quote(path)})\n" for what, path in (pictures or {}).items()]
+    shown = [_shown(what, path) for what, path in (pictures or {}).items()]
     return "\n".join([*map(_board, boards), *shown])
+
+
+def _shown(what: str, path: str) -> str:
+    """A picture, or a link to a page, which Markdown cannot show inside itself."""
+    mark = "" if path.endswith(".html") else "!"
+    return f"{mark}[{escape_markdown(what)}]({quote(path)})\n"
 
 
 def escape_markdown(text: str) -> str:

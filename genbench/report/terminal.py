@@ -23,6 +23,7 @@ _GIVEN_UP_FIRST = (
     "num_parameters",
     "time_to_quality",
     "latency_seconds",
+    "real_time_factor",
     "train_images_per_second",
     "sample_images_per_second",
 )

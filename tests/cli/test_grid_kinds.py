@@ -14,6 +14,7 @@ from genbench.harness.building import build
 from genbench.harness.evidence import subset_rows
 from genbench.harness.pictures_of_codes import pictures_of_codes, rebuilt
 from genbench.report.grid import comparison_grid, sectioned_grid
+from genbench.report.sounds import spectrograms
 from genbench.store import RunFolder, StoredPlan
 
 DATA = parse_ref("shapes[resolution=8]")
@@ -201,3 +202,28 @@ def test_a_cell_that_took_the_weights_of_another_is_drawn_with_them(tmp_path, ca
 def test_a_page_without_columns_or_rows_is_refused(mixed, words, message, capsys):
     assert main(["grid", str(mixed.path), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_sounds_are_pictures_of_spectrograms_and_a_page_that_plays(tmp_path, capsys):
+    folder = _run_folder(tmp_path / "run", [_cell("real", role="control"), _cell("noise", role="control")])
+    codes = np.random.default_rng(0).integers(0, 256, (3, 1, 512), dtype=np.uint8)
+    for record in folder.records():
+        file = folder.cell_folder(record.key) / "samples.npz"
+        np.savez(file, samples=codes, levels=np.array(256), sample_rate=np.array(8000))
+    assert main(["grid", str(folder.path), "--columns", "2"]) == 0
+    expected = comparison_grid(dict.fromkeys(["real", "noise"], spectrograms(codes[:2, 0], levels=256)), columns=2)
+    np.testing.assert_array_equal(_pixels(folder.path / "grid.png"), np.asarray(expected))
+    assert main(["grid", str(folder.path), "--kind", "sounds", "--columns", "2"]) == 0
+    page = (folder.path / "sounds.html").read_text()
+    assert capsys.readouterr().out.splitlines() == [str(folder.path / name) for name in ("grid.png", "sounds.html")]
+    assert page.count("<audio controls") == 4
+    assert [name in page for name in ("<h2>real</h2>", "<h2>noise</h2>")] == [True, True]
+    assert main(["leaderboard", str(folder.path), "--format", "md", "-o", str(folder.path / "table.md")]) == 0
+    table = (folder.path / "table.md").read_text()
+    assert "![samples](grid.png)" in table
+    assert "\n[sounds](sounds.html)" in table  # a link, as Markdown shows no page inside itself
+
+
+def test_a_run_without_sounds_has_no_page_of_them(mixed, capsys):
+    assert main(["grid", str(mixed.path), "--kind", "sounds"]) == 2
+    assert "no sounds in this run" in capsys.readouterr().err
