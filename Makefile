@@ -39,6 +39,8 @@ benchmarks: $(VENV)/.develop  ## cost of the harness itself
 stats: $(VENV)/.runtime  ## remake the shipped reference statistics
 	for size in 8 16 32 64; do $(BIN)/genbench stats "shapes[resolution=$$size]" --features shapes_net \
 		-o reference_stats/shapes-$$size/shapes_net-train.npz; done
+	$(BIN)/genbench stats tones --features tones_net -o reference_stats/tones/tones_net-train.npz
+	$(BIN)/genbench stats "tones[length=512]" --features tones_net -o reference_stats/tones-512/tones_net-train.npz
 
 fix: $(VENV)/.develop    ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
