@@ -26,7 +26,7 @@ from genbench.nn.split_coupling import SplitCoupling
 pytestmark = pytest.mark.slow
 
 BATCH, D, NUM_LAYERS, NUM_BINS, BOUND, WIDTH, NUM_BLOCKS = 512, 16, 6, 8, 3.0, 64, 2
-ROUNDS, REPEATS, WANTED = 7, 3, 1.3
+ROUNDS, REPEATS, WANTED = 5, 3, 1.3
 Side = tuple[Iterable[nn.Parameter], Callable[[Tensor], tuple[Tensor, Tensor]], Callable[[Tensor], Tensor]]
 """Parameters; from data to the base with log-determinants; back."""
 
