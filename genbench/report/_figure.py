@@ -6,9 +6,10 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
@@ -23,6 +24,17 @@ def empty_figure(width: float, height: float, *, font_size: float) -> Iterator[F
         from matplotlib.figure import Figure
     with mpl.rc_context({"svg.hashsalt": "genbench", "font.size": font_size}):
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def make_logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic axis whose ticks stand at 1, 2 and 5 times powers of ten and are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def as_bytes(figure: Figure, kind: str, *, dpi: int) -> bytes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from genbench.core.errors import SettingError, nearest
-from genbench.report._figure import as_bytes, empty_figure
+from genbench.report._figure import as_bytes, empty_figure, make_logarithmic
 from genbench.report._table import Column, Leaderboard
 
 if TYPE_CHECKING:
@@ -112,9 +112,13 @@ def _draw(axes: Axes, found: Sequence[Point], across: Column, upwards: Column) -
         for point in line:
             if point.interval is not None:
                 axes.vlines(point.x, *point.interval, color=drawn.get_color(), lw=0.8, alpha=0.7)
-    for values, scale in (([p.x for p in found], axes.set_xscale), ([p.y for p in found], axes.set_yscale)):
+    across_and_up: tuple[tuple[list[float], Literal["x", "y"]], ...] = (
+        ([point.x for point in found], "x"),
+        ([point.y for point in found], "y"),
+    )
+    for values, which in across_and_up:
         if min(values) > 0.0 and max(values) / min(values) >= WIDE:
-            scale("log")
+            make_logarithmic(axes, which)
     axes.set_xlabel(across.header)
     axes.set_ylabel(f"{upwards.header} (95 % intervals)")
     axes.grid(visible=True, which="major", lw=0.4, alpha=0.5)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genbench.core.record import TimeToQuality
-from genbench.report._figure import as_bytes, empty_figure
+from genbench.report._figure import as_bytes, empty_figure, make_logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,4 +98,4 @@ def _counted(count: float, _place: float) -> str:
 def _scaled(panel: Axes, values: Array) -> None:
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0.0 and finite.max() / finite.min() >= WIDE:
-        panel.set_yscale("log")
+        make_logarithmic(panel, "y")
