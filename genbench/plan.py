@@ -239,8 +239,9 @@ def _chosen(suite: Suite, wanted: Sequence[str]) -> list[ModelEntry]:
 def _entry(suite: Suite, text: str) -> ModelEntry:
     ref = parse_model_ref(text)
     _known_model(ref)
+    exact = [entry for entry in suite.models if entry.use == ref]
     same = [entry for entry in suite.models if entry.use.name == ref.name]
-    return ModelEntry(use=ref, samples_seen=same[0].samples_seen if same else {})
+    return ModelEntry(use=ref, samples_seen=next((entry.samples_seen for entry in exact + same), {}))
 
 
 def _of_paradigm(paradigm: str) -> list[ModelEntry]:

@@ -34,6 +34,16 @@ def test_the_default_tier_follows_the_device():
     assert make_plan(suite, Selection(device="cuda"), version="1").tier == "standard"
 
 
+@pytest.mark.parametrize("name", sorted(suite_files()))
+def test_rows_named_one_by_one_are_the_cells_of_the_suite(name):
+    """With their budgets, which may differ between rows of one model."""
+    suite = load_suite(name)
+    tier = "quick" if "quick" in suite.tiers else next(iter(suite.tiers))
+    labels = tuple(entry.use.label for entry in suite.models)
+    whole, named = (make_plan(suite, Selection(tier=tier, models=models), version="1") for models in ((), labels))
+    assert [cell.key for cell in whole.cells] == [cell.key for cell in named.cells]
+
+
 def test_a_misspelt_suite_names_the_nearest():
     with pytest.raises(UnknownName) as caught:
         load_suite("imagse")
