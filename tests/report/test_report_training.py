@@ -77,6 +77,7 @@ def test_counts_are_short(count, shown):
     assert training._counted(count, 0) == shown
 
 
+@pytest.mark.slow
 def test_a_run_is_drawn_from_its_folder_and_a_run_without_trainings_is_refused(tiny_suite, tmp_path, capsys):
     run, page = tmp_path / "run", tmp_path / "training.svg"
     assert main(["run", "--suite", str(tiny_suite), "--tier", "smoke", "-m", "vae", "--out", str(run)]) == 0
