@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
+
+from genbench.evaluation._damage_kinds import Kind, shared_out
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,17 @@ class Damaged:
     """(B,) bool: no answer is right, and none is to be given with confidence."""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    damage: Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
-    share: float
-    """Of a batch."""
-    legible_below: float
-    """Grade up to which the factors can be read."""
-    meaningless: bool = False
-
-
 def damaged(images: Tensor, *, generator: Generator) -> Damaged:
     """Leave about half of the pictures (B, 3, H, W) uint8 as they are and damage the others."""
-    pictures, grades, legible, meaningless = [], [], [], []
-    bounds = [0, *(round(len(images) * edge) for edge in np.cumsum([kind.share for kind in KINDS]))]
-    for kind, start, stop in zip(KINDS, bounds[:-1], bounds[1:], strict=True):
-        if start == stop:
-            continue
-        picture, grade = kind.damage(images[start:stop].float(), generator)
-        pictures.append(picture.round().clamp(0, 255))
-        grades.append(grade)
-        legible.append(grade <= kind.legible_below)
-        meaningless.append(torch.full_like(grade, kind.meaningless, dtype=torch.bool))
-    return Damaged(torch.cat(pictures), torch.cat(grades), torch.cat(legible), torch.cat(meaningless))
+    return Damaged(
+        *shared_out(
+            KINDS,
+            images,
+            generator=generator,
+            opened=Tensor.float,
+            closed=lambda picture: picture.round().clamp(0, 255),
+        )
+    )
 
 
 def untouched(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -143,19 +132,19 @@ def noise(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 KINDS = (
-    _Kind(untouched, 0.50, 0.0),
-    _Kind(grain, 0.06, 0.8),
-    _Kind(jpeg, 0.06, 0.8),
-    _Kind(soft, 0.06, 0.7),
-    _Kind(dissolved, 0.03, 0.0, meaningless=True),
-    _Kind(blend, 0.04, 0.0, meaningless=True),
-    _Kind(collage, 0.04, 0.0, meaningless=True),
-    _Kind(average, 0.03, 0.0, meaningless=True),
-    _Kind(plain, 0.02, 0.0, meaningless=True),
-    _Kind(buried, 0.03, 0.0, meaningless=True),
-    _Kind(shuffled, 0.04, 0.0, meaningless=True),
-    _Kind(clouds, 0.03, 0.0, meaningless=True),
-    _Kind(noise, 0.06, 0.0, meaningless=True),
+    Kind(untouched, 0.50, 0.0),
+    Kind(grain, 0.06, 0.8),
+    Kind(jpeg, 0.06, 0.8),
+    Kind(soft, 0.06, 0.7),
+    Kind(dissolved, 0.03, 0.0, meaningless=True),
+    Kind(blend, 0.04, 0.0, meaningless=True),
+    Kind(collage, 0.04, 0.0, meaningless=True),
+    Kind(average, 0.03, 0.0, meaningless=True),
+    Kind(plain, 0.02, 0.0, meaningless=True),
+    Kind(buried, 0.03, 0.0, meaningless=True),
+    Kind(shuffled, 0.04, 0.0, meaningless=True),
+    Kind(clouds, 0.03, 0.0, meaningless=True),
+    Kind(noise, 0.06, 0.0, meaningless=True),
 )
 
 

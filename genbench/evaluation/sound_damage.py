@@ -7,14 +7,13 @@ untouched, 1 is damage that a listener hears at once, 4 is silence, 8 is uniform
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from genbench.evaluation._damage_kinds import Kind, shared_out
 from genbench.prob import mu_law
 
 
@@ -32,30 +31,17 @@ class DamagedSounds:
     """(B,) bool: no answer is right, and none is to be given with confidence."""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    damage: Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
-    share: float
-    """Of a batch."""
-    legible_below: float
-    """Grade up to which the factors can be read."""
-    meaningless: bool = False
-
-
 def damaged_sounds(codes: Tensor, *, generator: Generator) -> DamagedSounds:
     """Leave about half of the sounds (B, 1, T) uint8 as they are and damage the others."""
-    stored, grades, legible, meaningless = [], [], [], []
-    bounds = [0, *(round(len(codes) * edge) for edge in np.cumsum([kind.share for kind in KINDS]))]
-    for kind, start, stop in zip(KINDS, bounds[:-1], bounds[1:], strict=True):
-        if start == stop:
-            continue
-        amplitudes = torch.from_numpy(mu_law.decode(codes[start:stop].numpy())).float()
-        sound, grade = kind.damage(amplitudes, generator)
-        stored.append(torch.from_numpy(mu_law.encode(sound.numpy())))
-        grades.append(grade)
-        legible.append(grade <= kind.legible_below)
-        meaningless.append(torch.full_like(grade, kind.meaningless, dtype=torch.bool))
-    return DamagedSounds(torch.cat(stored), torch.cat(grades), torch.cat(legible), torch.cat(meaningless))
+    return DamagedSounds(
+        *shared_out(
+            KINDS,
+            codes,
+            generator=generator,
+            opened=lambda part: torch.from_numpy(mu_law.decode(part.numpy())).float(),
+            closed=lambda sound: torch.from_numpy(mu_law.encode(sound.numpy())),
+        )
+    )
 
 
 def untouched(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -129,17 +115,17 @@ def noise(x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 KINDS = (
-    _Kind(untouched, 0.50, 0.0),
-    _Kind(hiss, 0.08, 0.6),
-    _Kind(muffled, 0.06, 0.4),
-    _Kind(coarse, 0.06, 0.4),
-    _Kind(blend, 0.05, 0.0, meaningless=True),
-    _Kind(collage, 0.05, 0.0, meaningless=True),
-    _Kind(silent, 0.03, 0.0, meaningless=True),
-    _Kind(rumble, 0.03, 0.0, meaningless=True),
-    _Kind(buried, 0.04, 0.0, meaningless=True),
-    _Kind(shuffled, 0.04, 0.0, meaningless=True),
-    _Kind(noise, 0.06, 0.0, meaningless=True),
+    Kind(untouched, 0.50, 0.0),
+    Kind(hiss, 0.08, 0.6),
+    Kind(muffled, 0.06, 0.4),
+    Kind(coarse, 0.06, 0.4),
+    Kind(blend, 0.05, 0.0, meaningless=True),
+    Kind(collage, 0.05, 0.0, meaningless=True),
+    Kind(silent, 0.03, 0.0, meaningless=True),
+    Kind(rumble, 0.03, 0.0, meaningless=True),
+    Kind(buried, 0.04, 0.0, meaningless=True),
+    Kind(shuffled, 0.04, 0.0, meaningless=True),
+    Kind(noise, 0.06, 0.0, meaningless=True),
 )
 
 

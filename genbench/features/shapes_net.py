@@ -9,8 +9,6 @@ variance 1 in the mean over features of real pictures.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import Factor
-from genbench.core.errors import DataError
 from genbench.core.features import FactorPredictions, FactorReader, FeatureExtractor, register_features
 from genbench.core.spec import Scalar
+from genbench.features._factor_reading import described, predictions
 
 SHIPPED = Path(__file__).parent / "weights" / "shapes_net.safetensors"
 SIDE = 32
@@ -94,7 +92,7 @@ class ShapesNet(FeatureExtractor, FactorReader):
         super().__init__()
         given = "" if config is None else config.weights
         path = Path(given).expanduser() if given else SHIPPED
-        self._factors, self._sha256 = _described(path)
+        self._factors, self._sha256 = described(path, owner="shapes_net")
         self.network = ShapesNetwork(tuple(len(factor.values) for factor in self._factors))
         self.network.load_state_dict(load_file(path))
         self.eval().requires_grad_(False)
@@ -121,26 +119,4 @@ class ShapesNet(FeatureExtractor, FactorReader):
     @torch.no_grad()
     def read_factors(self, images: Tensor) -> FactorPredictions:
         """Factors of (N, 3, H, W) uint8 images with values 0 .. 255."""
-        probabilities = [logits.softmax(dim=1) for logits in self.network.logits(self(images))]
-        best = [factor.max(dim=1) for factor in probabilities]
-        return FactorPredictions(
-            values=torch.stack([factor.indices for factor in best], dim=1),
-            confidence=torch.stack([factor.values for factor in best], dim=1).amin(dim=1),
-            factors=self.factors,
-        )
-
-
-def _described(path: Path) -> tuple[tuple[Factor, ...], str]:
-    """Factors and digest from the JSON beside the weights, after the weights are found to match it."""
-    beside = path.with_suffix(".json")
-    hint = f"`genbench features train shapes_net --out {path.parent}` writes both files"
-    try:
-        described = json.loads(beside.read_text(encoding="utf-8"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        factors = tuple(Factor(name, tuple(values)) for name, values in described["factors"].items())
-        expected = str(described["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if found != expected:
-        raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return factors, expected
+        return predictions(self.network.logits(self(images)), self.factors)

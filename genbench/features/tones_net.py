@@ -9,8 +9,6 @@ before the last layer, scaled to variance 1 in the mean over features of real no
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import DataKind, Factor
-from genbench.core.errors import DataError
 from genbench.core.features import FactorPredictions, FactorReader, FeatureExtractor, register_features
 from genbench.core.spec import Scalar
+from genbench.features._factor_reading import described, predictions
 from genbench.prob import mu_law
 
 SHIPPED = Path(__file__).parent / "weights" / "tones_net.safetensors"
@@ -118,7 +116,7 @@ class TonesNet(FeatureExtractor, FactorReader):
         super().__init__()
         given = "" if config is None else config.weights
         path = Path(given).expanduser() if given else SHIPPED
-        self._factors, self._sha256 = _described(path)
+        self._factors, self._sha256 = described(path, owner="tones_net")
         self.network = TonesNetwork(tuple(len(factor.values) for factor in self._factors))
         self.network.load_state_dict(load_file(path))
         self.eval().requires_grad_(False)
@@ -151,26 +149,4 @@ class TonesNet(FeatureExtractor, FactorReader):
     @torch.no_grad()
     def read_factors(self, images: Tensor) -> FactorPredictions:
         """Factors of waveforms (N, 1, T), mu-law codes at 8 kHz."""
-        probabilities = [logits.softmax(dim=1) for logits in self.network.logits(self(images))]
-        best = [factor.max(dim=1) for factor in probabilities]
-        return FactorPredictions(
-            values=torch.stack([factor.indices for factor in best], dim=1),
-            confidence=torch.stack([factor.values for factor in best], dim=1).amin(dim=1),
-            factors=self.factors,
-        )
-
-
-def _described(path: Path) -> tuple[tuple[Factor, ...], str]:
-    """Factors and digest from the JSON beside the weights, after the weights are found to match it."""
-    beside = path.with_suffix(".json")
-    hint = f"`genbench features train tones_net --out {path.parent}` writes both files"
-    try:
-        described = json.loads(beside.read_text(encoding="utf-8"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        factors = tuple(Factor(name, tuple(values)) for name, values in described["factors"].items())
-        expected = str(described["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if found != expected:
-        raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return factors, expected
+        return predictions(self.network.logits(self(images)), self.factors)

@@ -7,22 +7,27 @@ al. 2019, arXiv:1812.04606, Eq. 1); and the squared error of the damage's grade 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from genbench.core.dataset import Batch, Dataset, Factor, build_dataset
+from genbench.core.dataset import Batch, Dataset, build_dataset
 from genbench.core.spec import Ref
 from genbench.evaluation.sound_damage import DamagedSounds, damaged_sounds
 from genbench.features.tones_net import NUM_FEATURES, TonesNetwork
-from genbench.harness._feature_pools import FIRST_INDEX, NOVEL_SHARE, SCHEMA, schedule
+from genbench.harness._feature_pools import FIRST_INDEX, NOVEL_SHARE, schedule
+from genbench.harness._reader_training import (
+    LEARNING_RATE,
+    WEIGHT_DECAY,
+    Grade,
+    accuracy_on,
+    normalise,
+    reader_loss,
+    write_reader,
+)
 
 LENGTHS = (512, 1024, 2048, 4096)
 POOL = {512: 8_000, 1024: 8_000, 2048: 8_000, 4096: 4_000}
@@ -31,30 +36,11 @@ NOTES = {512: 64, 1024: 48, 2048: 48, 4096: 40}
 """Of a batch; short notes are the hard ones. Two at least must be blended."""
 DEFAULT_STEPS = 500
 """Optimiser steps behind the shipped weights."""
-LEARNING_RATE = 3e-3
-WEIGHT_DECAY = 0.01
-GRADE_SCALE = 8.0
-"""Distance in feature space, before it is normalised, for one grade of damage, as of `shapes_net`."""
-GRADE_WEIGHT = 0.5
-OUTLIER_WEIGHT = 0.5
-"""Lambda of outlier exposure."""
 NUM_NORMALISING = 2_000
 """Notes of each length that set the scale of the features."""
 NUM_HELD_OUT = 5_000
 
 logger = logging.getLogger(__name__)
-
-
-class _Grade(nn.Module):
-    """How far features lie along one unit vector, learned: (N,)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.direction = nn.Parameter(torch.full((NUM_FEATURES,), NUM_FEATURES**-0.5))
-        self.origin = nn.Parameter(torch.zeros(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features @ F.normalize(self.direction, dim=0) - self.origin
 
 
 def train_tones_net(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -76,9 +62,10 @@ def train_tones_net(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0) -> 
     pools = {length: _pool(tones_of(length), POOL[length]) for length in LENGTHS}
     _optimise(network, pools, steps=steps, generator=torch.Generator().manual_seed(seed))
     network.eval().requires_grad_(False)
-    _normalise(network, pools)
+    normalise(network, pools.values(), NUM_NORMALISING)
     accuracy = {str(length): held_out_accuracy(network, length) for length in LENGTHS}
-    _write(out, network, factors, accuracy, {"steps": steps, "seed": seed, "notes_per_step": sum(NOTES.values())})
+    training = {"steps": steps, "seed": seed, "notes_per_step": sum(NOTES.values())}
+    write_reader(out, network, factors, accuracy, training, name="tones_net", dataset="tones")
     return accuracy
 
 
@@ -87,18 +74,9 @@ def tones_of(length: int) -> Dataset:
     return build_dataset(Ref(name="tones", config={"length": length}))
 
 
-@torch.no_grad()
 def held_out_accuracy(network: TonesNetwork, length: int) -> dict[str, float]:
     """Share of unseen notes of one length whose factor is read rightly, by factor and for all at once."""
-    dataset = tones_of(length)
-    test = dataset.load("test", range(FIRST_INDEX, FIRST_INDEX + NUM_HELD_OUT))
-    assert test.factors is not None
-    read = torch.cat(
-        [torch.stack([part.argmax(dim=1) for part in network.logits(network(x))], dim=1) for x in test.x.split(256)]
-    )
-    right = read == test.factors
-    shares = {factor.name: float(right[:, i].double().mean()) for i, factor in enumerate(dataset.spec.factors)}
-    return {**shares, "all": float(right.all(dim=1).double().mean())}
+    return accuracy_on(network, tones_of(length), NUM_HELD_OUT)
 
 
 def _pool(dataset: Dataset, count: int) -> Batch:
@@ -115,7 +93,7 @@ def _pool(dataset: Dataset, count: int) -> Batch:
 
 
 def _optimise(network: TonesNetwork, pools: dict[int, Batch], *, steps: int, generator: torch.Generator) -> None:
-    grade = _Grade()
+    grade = Grade(NUM_FEATURES)
     optimiser = torch.optim.AdamW([*network.parameters(), *grade.parameters()], weight_decay=WEIGHT_DECAY)
     for step in range(steps):
         for group in optimiser.param_groups:
@@ -133,39 +111,13 @@ def _optimise(network: TonesNetwork, pools: dict[int, Batch], *, steps: int, gen
             logger.info("step %d of %d: loss %.4f", step, steps, total.item())
 
 
-def _loss(network: TonesNetwork, grade: _Grade, damage: DamagedSounds, factors: Tensor) -> Tensor:
-    features = network(damage.codes)
-    total = GRADE_WEIGHT * F.mse_loss(grade(features) / GRADE_SCALE, damage.grade)
-    for i, logits in enumerate(network.logits(features)):
-        total = total + F.cross_entropy(logits[damage.legible], factors[damage.legible, i])
-        total = total - OUTLIER_WEIGHT * logits[damage.meaningless].log_softmax(dim=1).mean()
-    return total
-
-
-def _normalise(network: TonesNetwork, pools: dict[int, Batch]) -> None:
-    """Scale the features of untouched notes to variance 1 in the mean over features; readings stay as they are."""
-    untouched = [part for notes in pools.values() for part in notes.x[:NUM_NORMALISING].split(250)]
-    scale = torch.cat([network(part) for part in untouched]).double().var(dim=0).mean().sqrt().float()
-    network.features.weight.div_(scale)  # the activation is positively homogeneous, so its output scales alike
-    network.features.bias.div_(scale)
-    network.reader.weight.mul_(scale)
-
-
-def _write(
-    out: Path,
-    network: TonesNetwork,
-    factors: tuple[Factor, ...],
-    accuracy: dict[str, dict[str, float]],
-    training: dict[str, int],
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    payload = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
-    (out / "tones_net.safetensors").write_bytes(payload)
-    described = {
-        "schema": SCHEMA,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "factors": {factor.name: list(factor.values) for factor in factors},
-        "training": {"command": "genbench features train tones_net", "dataset": "tones", **training},
-        "held_out_accuracy": accuracy,
-    }
-    (out / "tones_net.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+def _loss(network: TonesNetwork, grade: Grade, damage: DamagedSounds, factors: Tensor) -> Tensor:
+    return reader_loss(
+        network,
+        grade,
+        network(damage.codes),
+        factors=factors,
+        grades=damage.grade,
+        legible=damage.legible,
+        meaningless=damage.meaningless,
+    )
