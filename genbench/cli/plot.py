@@ -93,15 +93,12 @@ def _curves_of(path: Path) -> tuple[list[Curve], str]:
     folder = RunFolder.open(path)
     plan, curves = folder.plan(), []
     assert plan is not None  # `open` has seen its file
+    several = len({cell.seed for cell in plan.cells}) > 1
     for cell in plan.cells:
         losses, record = folder.losses(cell.key), folder.record(cell.key)
         if losses is not None and len(losses[0]):
             quality = None if record is None else record.timing.time_to_quality
-            label = (
-                cell.subject.label
-                if len({other.seed for other in plan.cells}) == 1
-                else f"{cell.subject.label}, seed {cell.seed}"
-            )
+            label = f"{cell.subject.label}, seed {cell.seed}" if several else cell.subject.label
             curves.append(Curve(label, *losses, quality))
     return curves, f"{plan.suite}, tier {plan.tier}"
 
