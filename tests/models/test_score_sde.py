@@ -136,6 +136,49 @@ def test_the_loss_of_the_exact_score_is_the_error_that_no_score_escapes(sde: str
     assert torch.trapezoid(of_log, first.log()).item() == pytest.approx(integral, rel=1e-4)
 
 
+@SDES
+def test_velocity_weighting_leaves_the_error_of_the_output_that_no_score_escapes(sde: str) -> None:
+    """The error of F is that of the noise over cos(phi): Var[z | x] / cos(phi)^2 for Gaussian data, even in phi."""
+    x_0 = MEAN + STD * torch.randn(100_000, 2, generator=seeded(1))
+    model = exact(sde=sde, weighting="velocity")
+    S = model.config.data_std
+    start, end = (model.sde.ratio(torch.tensor([1e-5, 1.0], dtype=torch.float64)) / S).atan().tolist()
+    phi = torch.linspace(start, end, 20_001, dtype=torch.float64)
+    left = STD**2 / (STD**2 + (S * phi.tan()).square()) / phi.cos().square()
+    expected = torch.trapezoid(left, phi).item() / (end - start)
+    torch.manual_seed(0)
+    assert model.loss(Batch(x_0), "network").total.item() == pytest.approx(expected, rel=0.01)
+
+
+@SDES
+def test_velocity_weighting_is_the_plain_error_of_the_output(sde: str) -> None:
+    """F of the data is sin(phi) x_0 / S - cos(phi) z, whatever the equation."""
+    model, x_0, seen = tiny(sde=sde, weighting="velocity", dequantised=False), integers(64), []
+    model.net.register_forward_hook(lambda module, given, result: seen.append((given[1], result)))
+    torch.manual_seed(3)
+    loss = model.loss(Batch(x_0), "network").total.item()
+    ((told, raw),) = seen
+    S = model.config.data_std
+    phi = ((told / NOISE_SCALE).exp() / S).atan()[:, None, None, None]
+    torch.manual_seed(3)
+    torch.rand(64)
+    z = torch.randn(64, 1, 4, 4)
+    expected = (raw - phi.sin() / S * to_signed(x_0, 256) + phi.cos() * z).square().mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-3)
+
+
+@SDES
+def test_velocity_weighting_draws_times_evenly_in_the_angle(sde: str) -> None:
+    model, told = tiny(shape=(2,), levels=None, sde=sde, weighting="velocity"), []
+    model.net.register_forward_hook(lambda module, given, result: told.append(given[1] / NOISE_SCALE))
+    model.loss(Batch(torch.zeros(10_000, 2)), "network")
+    ends = model.sde.ratio(torch.tensor([1e-5, 1.0], dtype=torch.float64))
+    start, end = (ends / model.config.data_std).atan().tolist()
+    share = ((told[0].double().exp() / model.config.data_std).atan() - start) / (end - start)
+    even = (torch.arange(10_000) + 0.5) / 10_000
+    assert (share.sort().values - even).abs().max().item() < 1.95 / 100
+
+
 @pytest.mark.parametrize("weighting", ["score", "likelihood"])
 @SDES
 def test_the_loss_is_stationary_at_the_score_of_a_mixture(sde: str, weighting: str) -> None:
@@ -197,7 +240,7 @@ def test_noise_score_and_denoised_data_say_the_same(sde: str, output: str) -> No
 
 @SDES
 def test_the_network_sees_unit_variance_and_the_logarithm_of_the_ratio(sde: str) -> None:
-    model, seen = tiny(shape=(1, 8, 8), sde=sde), []
+    model, seen = tiny(data_std=0.5, shape=(1, 8, 8), sde=sde), []
     model.net.register_forward_hook(lambda module, given, result: seen.append(given))
     for t in (1e-3, 0.3, 1.0):
         at = torch.full((200,), t)

@@ -27,12 +27,12 @@ network without a condition.
 - The network is the U-Net of DDPM in the sizes of the authors' DDPM++ for VP, and a residual MLP for vectors: no
   rescaled skips, no filtered resampling, no Fourier features. Its input is scaled to unit variance, for data of
   standard deviation S, and it is told log r where the authors tell it t or log sigma.
-- `smoke` and `small` use narrow networks, high learning rates and short averages, for a thousand steps, and their
-  network returns F of eps_hat = sin(phi) v - cos(phi) F, which Karras et al. (2022, arXiv:2206.00364) found easier to
-  learn; the loss is the same. They take S for 1, where pixels have about 0.5: the output then keeps more of the input,
-  and a network that is trained for a minute draws clearer. They train on noised integers, the data whose density the
-  likelihood asks for, at times even in log r, and sample by DPM-Solver++: few of the even times of VP and sub-VP have
-  little noise, and pictures stay noisy after so few steps. `small` stacks 2x2 pixels into channels.
+- `smoke` and `small` use narrow networks, high learning rates and short averages, for a thousand steps. Their network
+  returns F of eps_hat = sin(phi) v - cos(phi) F, which Karras et al. (2022, arXiv:2206.00364) found easier to learn;
+  errors of F weigh the same (`weighting` "velocity") at times even in phi, where the paper's weights, and even times,
+  leave the noise at which objects take shape to long trainings; and S is 1, where pixels have about 0.5: the output
+  then keeps more of the input. They train on noised integers, the data whose density the likelihood asks for, and
+  sample by DPM-Solver++. `small` stacks 2x2 pixels into channels.
 - Pixels lie in [-1, 1] for VE too, so that sigma_min and sigma_max are twice the authors'.
 - Every sampler ends with a denoising step from t_min, not one of noise.
 - The predictor of sub-VP makes the exact step of its own diffusion where the authors take an Euler-Maruyama step.
@@ -115,8 +115,9 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         """S, for pixels in [-1, 1]."""
         output: Literal["noise", "velocity"] = "velocity"
         """What the network returns: eps_hat, or F of eps_hat = sin(phi) v - cos(phi) F."""
-        weighting: Literal["score", "likelihood"] = "likelihood"
-        """Of the error of a score: sigma^2, so that errors of the noise weigh the same at all times, or g^2."""
+        weighting: Literal["score", "likelihood", "velocity"] = "velocity"
+        """Of the error of a score: sigma^2, so that errors of the noise weigh the same at all times, g^2, or what makes
+        errors of F weigh the same at times even in phi."""
         dequantised: bool = True
         """Train on uniformly noised integers; of no effect on vectors."""
         condition: Literal["none", "class", "text"] = "none"
@@ -214,20 +215,34 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
     def loss(self, batch: Batch, player: str) -> Loss:
         """E lambda |score + z / sigma|^2, a mean over dimensions (Eq. 7).
 
-        With lambda = g^2, half its integral over time is the part `nats_per_dim`, a constant times the total.
+        With lambda = g^2, half its integral over time is the part `nats_per_dim`, a constant times the total. With
+        "velocity" the error of the noise is divided by cos(phi), which makes it that of F.
         """
         x_0 = self._dequantised(batch.x, None) if self.config.dequantised else self._scaled(batch.x)
-        u = torch.rand(len(x_0), device=x_0.device)
-        first, last = self._log_ratios(self.config.train_t_min)
-        if self.config.weighting == "score":
-            t = self.config.train_t_min + (1.0 - self.config.train_t_min) * u
-        else:
-            t = self.sde.time((first + (last - first) * u).exp())
+        t = self._times(len(x_0), x_0.device)
         z = torch.randn_like(x_0)
         x = over(self.sde.alpha(t), x_0) * x_0 + over(self.sde.sigma(t), x_0) * z
-        error = (z - self.noise_in(x, t, self.told_in_training(batch))).square().mean()
-        parts = {} if self.config.weighting == "score" else {"nats_per_dim": (last - first) * error.detach()}
+        error = z - self.noise_in(x, t, self.told_in_training(batch))
+        if self.config.weighting == "velocity":
+            error = error * over(torch.hypot(self.sde.ratio(t) / self.config.data_std, torch.ones_like(t)), x_0)
+        error = error.square().mean()
+        parts = {}
+        if self.config.weighting == "likelihood":
+            first, last = self._log_ratios(self.config.train_t_min)
+            parts = {"nats_per_dim": (last - first) * error.detach()}
         return Loss(error, {"denoising": error.detach(), **parts})
+
+    def _times(self, count: int, device: torch.device) -> Tensor:
+        """Times of a batch of training, by the weighting: (B,)."""
+        u = torch.rand(count, device=device)
+        if self.config.weighting == "score":
+            return self.config.train_t_min + (1.0 - self.config.train_t_min) * u
+        first, last = self._log_ratios(self.config.train_t_min)
+        if self.config.weighting == "likelihood":
+            return self.sde.time((first + (last - first) * u).exp())
+        S = self.config.data_std
+        start, end = (math.atan(math.exp(log_ratio) / S) for log_ratio in (first, last))
+        return self.sde.time(S * (start + (end - start) * u).tan())
 
     def noise_in(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """eps_hat: the shape of `x`.
