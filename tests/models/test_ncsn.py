@@ -175,7 +175,7 @@ def test_noise_score_and_denoised_data_say_the_same(output: str) -> None:
 
 
 def test_the_network_sees_unit_variance_and_the_logarithm_of_the_noise() -> None:
-    model, seen = tiny(shape=(1, 8, 8)), []
+    model, seen = tiny(data_std=0.5, shape=(1, 8, 8)), []
     model.net.register_forward_hook(lambda module, given, result: seen.append(given))
     for sigma in (0.05, 0.5, 5.0):
         x = 0.5 * torch.randn(200, 1, 8, 8) + sigma * torch.randn(200, 1, 8, 8)
