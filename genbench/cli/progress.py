@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from genbench.cli.wording import counted
+from genbench.cli.wording import counted, lasted
 from genbench.core.record import Record
 from genbench.core.spec import Cell
 from genbench.plan import Plan
 from genbench.runner import Observer
+
+FIRST_STANDING = 60.0
+"""Seconds after which plain lines first say where a cell stands; each time after that the wait is twice as long."""
 
 
 @contextlib.contextmanager
@@ -38,31 +41,53 @@ def observer(console: Console, plan: Plan, folder: Path) -> Iterator[Observer]:
 
 
 class Lines:
-    """One plain line when a cell ends."""
+    """A plain line when a cell begins and when it ends; between them, where it stands after 1, 2, 4, 8, ... minutes.
 
-    def __init__(self, console: Console, title: str) -> None:
-        self._console, self._title = console, title
-        self._ended, self._total = 0, 0
-        self._began: dict[str, float] = {}
+    So a log tells what runs, and grows no longer than the logarithm of the time.
+
+    Args:
+        console: where lines go.
+        title: of the run.
+        clock: seconds of any origin.
+    """
+
+    def __init__(self, console: Console, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._title, self._clock = console, title, clock
+        self._begun, self._total = 0, 0
+        self._names: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        self._due: dict[str, float] = {}
 
     def begin(self, cells: Sequence[Cell], resumed: int) -> None:
         """Say how much there is to do."""
-        self._ended, self._total = resumed, len(cells)
+        self._begun, self._total = resumed, len(cells)
         done = f", {resumed} of them finished before" if resumed else ""
         self._say(f"{self._title}: {counted(len(cells), 'cell')}{done}")
 
     def cell_begins(self, cell: Cell) -> None:
-        """Remember when."""
-        self._began[cell.key] = time.monotonic()
+        """Say so."""
+        self._started(cell)
+        self._say(f"  {self._names[cell.key]}: begins")
 
     def cell_reports(self, cell: Cell, message: Mapping[str, object]) -> None:
-        """Plain logs keep only the ends."""
+        """Say where a cell stands, ever more rarely."""
+        seconds = self._clock() - self._since[cell.key]
+        if seconds < self._due[cell.key]:
+            return
+        while self._due[cell.key] <= seconds:
+            self._due[cell.key] *= 2.0
+        self._say(f"  {self._names[cell.key]}: {_standing(message)}, {lasted(seconds)} so far")
 
     def cell_ends(self, cell: Cell, record: Record) -> None:
         """Say how the cell ended."""
-        self._ended += 1
-        seconds = time.monotonic() - self._began[cell.key]
-        self._say(f"  [{self._ended}/{self._total}] {cell.label} seed {cell.seed}: {outcome(record)} ({seconds:.1f} s)")
+        seconds = self._clock() - self._since[cell.key]
+        self._say(f"  {self._names[cell.key]}: {outcome(record)} ({lasted(seconds)})")
+
+    def _started(self, cell: Cell) -> None:
+        """Give a cell its number, and remember when."""
+        self._begun += 1
+        self._names[cell.key] = f"[{self._begun}/{self._total}] {cell.label} seed {cell.seed}"
+        self._since[cell.key], self._due[cell.key] = self._clock(), FIRST_STANDING
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
@@ -83,8 +108,8 @@ class Live(Lines):
         self._all = self._progress.add_task("all cells", total=len(cells), completed=resumed, detail="")
 
     def cell_begins(self, cell: Cell) -> None:
-        """Start a bar for the cell."""
-        super().cell_begins(cell)
+        """Start a bar for the cell, which says more than a line."""
+        self._started(cell)
         name = escape(f"{cell.label} seed {cell.seed}")
         self._tasks[cell.key] = self._progress.add_task(name, total=None, detail="starting")
 
@@ -112,6 +137,16 @@ def outcome(record: Record) -> str:
     marks = {"bound": "<= ", "dequantised": "<= ", "estimate": "~ ", "exact": ""}
     shown = [f"{score.name} {marks[score.kind]}{score.value:.3g}" for score in record.scores[:4]]
     return ", ".join(shown) or "no metric applies"
+
+
+def _standing(message: Mapping[str, object]) -> str:
+    """The phase, and in training how far it is."""
+    if "seen" not in message:
+        return str(message["phase"])
+    return (
+        f"{message['phase']}: {message['stage']}, {_number(message['seen']):,.0f} of {_number(message['total']):,.0f} "
+        f"examples, loss {message['loss']:.4g}, {message['rate']:,.0f} img/s"
+    )
 
 
 def _number(value: object) -> float:
