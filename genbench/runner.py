@@ -21,6 +21,7 @@ from genbench.store import RunFolder, merged, utc_now
 CONTROLS_AT_ONCE = 2
 """Controls are not timed, so two of them may share the machine."""
 GRID_SAMPLES = 64
+_TRAINED = "its training is finished and kept: the same command goes on from there; the log says what came after it"
 
 
 class _Tell(Protocol):
@@ -126,7 +127,8 @@ class _Desk:
         """One cell from start to record."""
         folder = self._folder.clear_cell(cell.key)
         with self._lock:
-            self._folder.note("cell begins", key=cell.key, label=cell.label, seed=cell.seed)
+            trained = self._folder.has_training(cell.key)
+            self._folder.note("cell begins", key=cell.key, label=cell.label, seed=cell.seed, trained_before=trained)
             self._observer.cell_begins(cell)
         started = utc_now()
         outcome = self._executor.run(Job(cell, folder, self._weights(cell)), on_progress=self._teller(cell))
@@ -134,7 +136,8 @@ class _Desk:
             raise KeyboardInterrupt
         record = self._folder.record(cell.key)
         if record is None:
-            record = _without_record(cell, outcome, started, tail=log_tail(folder / "stderr.log"))
+            trained = self._folder.has_training(cell.key)
+            record = _without_record(cell, outcome, started, tail=log_tail(folder / "stderr.log"), trained=trained)
             self._folder.write_record(record)
         if record.status == "ok":
             self._show(cell)
@@ -169,9 +172,10 @@ class _Desk:
         return self._folder.cell_folder(cell.weights_from) if finished else None
 
 
-def _without_record(cell: Cell, outcome: Outcome, started: str, *, tail: str) -> Record:
-    """The record of a cell whose process ended without writing one."""
+def _without_record(cell: Cell, outcome: Outcome, started: str, *, tail: str, trained: bool) -> Record:
+    """The record of a cell whose process ended without writing one, before its training was finished or after."""
     kind, message, hint = _cause(outcome, cell.protocol.deadline_seconds)
+    hint = _TRAINED if trained else hint
     shown = f"{message}; last words: {tail}" if tail and not outcome.timed_out else message
     failure = Failure(phase=outcome.phase, type=kind, message=shown, hint=hint, log=f"cells/{cell.key}/stderr.log")
     return Record(key=cell.key, cell=cell, status="failed", error=failure, started=started, ended=utc_now())

@@ -3,7 +3,8 @@
     plan.json           every cell, written before the first starts
     events.jsonl        what happened when; appended and flushed
     cells/<key>/        record.json, stdout.log, stderr.log, model.safetensors, samples.npz, grid.png;
-                        of sounds, `grid.png` has spectrograms and `sounds/` WAV files
+                        of sounds, `grid.png` has spectrograms and `sounds/` WAV files;
+                        `training.json` says that the weights are those of a finished training, and what it cost
     speeds.json         what timed rounds say of finished models, where the tier asks for them; `rounds/` has their logs
 
 A cell is finished when its `record.json` is there: it is the last file written, under a temporary
@@ -23,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genbench.core.bench import BenchFile
 from genbench.core.errors import StoreError
-from genbench.core.files import unwritable, write_atomically
+from genbench.core.files import LOSSES, TRAINING, WEIGHTS, unwritable, write_atomically
 from genbench.core.record import RECORD_SCHEMA, Record
 from genbench.core.spec import Cell
 
 PLAN_SCHEMA = "genbench.plan/1"
 SPEEDS_FILE = "speeds.json"
+_OF_TRAINING = {name.partition("/")[0] for name in (TRAINING, WEIGHTS, LOSSES)}
 
 
 class StoredPlan(BaseModel):
@@ -109,8 +111,13 @@ class RunFolder:
         return self.path / "cells" / key
 
     def clear_cell(self, key: str) -> Path:
-        """An empty folder for a cell about to run: what a killed attempt left is removed."""
+        """A folder for a cell about to run: what a killed attempt left is removed, but for a finished training."""
         folder = self.cell_folder(key)
+        if self.has_training(key):
+            for path in folder.iterdir():
+                if path.name not in _OF_TRAINING:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            return folder
         if folder.exists():
             shutil.rmtree(folder)
         try:
@@ -118,6 +125,10 @@ class RunFolder:
         except OSError as error:
             raise unwritable(folder, error) from error
         return folder
+
+    def has_training(self, key: str) -> bool:
+        """Whether a cell, finished or not, has trained to the end and says what that cost."""
+        return (self.cell_folder(key) / TRAINING).is_file()
 
     def write_record(self, record: Record) -> None:
         """Write the record of a cell; the cell is finished with it."""
@@ -189,7 +200,7 @@ class RunFolder:
 
     def losses(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Examples seen and the loss there, (B,) each, of a cell that trained weights, finished or not; else None."""
-        file = self.cell_folder(key) / "raw" / "loss.npz"
+        file = self.cell_folder(key) / LOSSES
         if not file.is_file():
             return None
         with np.load(file, allow_pickle=False) as arrays:

@@ -118,3 +118,18 @@ def test_clearing_a_cell_removes_what_a_killed_attempt_left(tmp_path, cells):
     path = folder.clear_cell(cells[0].key)
     (path / "half").write_text("x")
     assert list(folder.clear_cell(cells[0].key).iterdir()) == []
+
+
+def test_clearing_a_cell_keeps_a_training_that_was_finished_and_nothing_else(tmp_path, cells):
+    folder = RunFolder.create(tmp_path)
+    path = folder.clear_cell(cells[0].key)
+    kept = ("model.safetensors", "raw/loss.npz", "training.json")
+    for name in (*kept, "record.json", "samples.npz", ".model.safetensors.1.partial", "sounds/00.wav"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(name)
+    assert folder.has_training(cells[0].key)
+    assert folder.clear_cell(cells[0].key) == path
+    assert {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} == set(kept)
+    (path / "training.json").unlink()  # without the last file nobody knows whether the others are whole
+    assert not folder.has_training(cells[0].key)
+    assert list(folder.clear_cell(cells[0].key).iterdir()) == []

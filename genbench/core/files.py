@@ -10,6 +10,10 @@ from genbench.core.errors import StoreError
 
 WEIGHTS = "model.safetensors"
 """Name of the file of a cell's trained weights in its folder."""
+LOSSES = "raw/loss.npz"
+"""The same of the losses of the training."""
+TRAINING = "training.json"
+"""The same of what was measured of the training; written when the other two are there."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

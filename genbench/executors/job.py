@@ -14,7 +14,8 @@ class Job:
 
     cell: Cell
     folder: Path
-    """The cell's own folder; the worker leaves `record.json` in it."""
+    """The cell's own folder; the worker leaves `record.json` in it. A finished training of an earlier attempt may lie
+    there."""
     weights_folder: Path | None
     """Folder of the finished cell that trained the same weights, None when there is none."""
 

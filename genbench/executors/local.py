@@ -32,7 +32,7 @@ class LocalExecutor:
         """Run one cell to its end, its deadline, or its death; never raises for what the cell does.
 
         Args:
-            job: the cell and its folder, which exists and is empty.
+            job: the cell and its folder, which exists.
             on_progress: called with each line of progress: `phase`, and in training `seen`, `total`, ...
         """
         write_atomically(job.folder / "job.json", _described(job))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, build_dataset
 from genbench.core.errors import GenbenchError
-from genbench.core.files import WEIGHTS, write_atomically
+from genbench.core.files import LOSSES, WEIGHTS, write_atomically
 from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build_metric, scores_or_reason
 from genbench.core.model import MODELS, GenerativeModel
 from genbench.core.record import Environment, Failure, Record, Score, Timing
@@ -32,6 +32,7 @@ from genbench.harness.building import build, training_set
 from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
 from genbench.harness.evidence import gather, subset
+from genbench.harness.kept_training import forget, keep, kept_training, times_alike
 from genbench.harness.quality import QualityWatch
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
 from genbench.harness.train import Progress, Training, train
@@ -55,7 +56,7 @@ def run_cell(
 
     Args:
         cell: what to run.
-        folder: the cell's own folder.
+        folder: the cell's own folder; a training that an earlier attempt has finished there is not done again.
         weights_folder: folder of the finished cell that trained the same weights, or None.
         report: told the name of each phase as it begins, and how training goes.
 
@@ -82,6 +83,7 @@ class _Story:
         self._phase = "start"
         self._seconds: dict[str, float] = {}
         self._environment: Environment | None = None
+        self._earlier_peak = 0.0  # GiB, of the process that trained where this one did not
 
     def tell(self) -> Record:
         """Run all phases."""
@@ -98,9 +100,8 @@ class _Story:
             self._save_samples(made.samples, dataset.spec)
         with self._during("score"):
             scores, skipped = self._score(dataset, networks, made)
-        timing = made.timing.model_copy(
-            update={"phases": self._seconds, "peak_memory_gib": clock.peak_memory_gib(self._device)}
-        )
+        peak = max(clock.peak_memory_gib(self._device), self._earlier_peak)
+        timing = made.timing.model_copy(update={"phases": self._seconds, "peak_memory_gib": peak})
         parameters = None if made.model is None else sum(p.numel() for p in made.model.parameters()) or None
         return self._record(
             status="ok",
@@ -129,11 +130,46 @@ class _Story:
         with self._during("build"):
             torch.manual_seed(cell.seed)
             model = build(cell, dataset).to(self._device)
-        with self._during("train"):
-            trained = self._reused(model) or self._trained(model, train_set, self._watch(dataset, networks, model))
+        trained = self._taken_over(model, train_set) or self._reused_or_trained(model, dataset, train_set, networks)
         with self._during("sample"):
             drawing = draw(model, cell.protocol.num_samples, seed=cell.seed, effort=cell.protocol.timing)
         return Made(drawing.samples, model, _timing(trained, drawing))
+
+    @property
+    def _here(self) -> Environment:
+        assert self._environment is not None  # the first phase reads it
+        return self._environment
+
+    def _taken_over(self, model: GenerativeModel, train_set: Batch) -> Timing | None:
+        """Load the weights of a training that an earlier attempt has finished, with all that was measured of it."""
+        kept = kept_training(self._cell, self._folder, train_set, self._here)
+        if kept is None:
+            forget(self._folder)
+            return None
+        with self._during("train"):
+            model.load_state_dict(safetensors.torch.load(kept.weights))
+        self._environment = kept.environment(self._here)
+        self._seconds["train"] = kept.training.phase_seconds
+        self._earlier_peak = kept.training.timing.peak_memory_gib or 0.0
+        return kept.training.timing
+
+    def _reused_or_trained(
+        self, model: GenerativeModel, dataset: Dataset, train_set: Batch, networks: Networks
+    ) -> Timing:
+        with self._during("train"):
+            timing = self._reused(model)
+            if timing is not None:
+                return timing
+            timing = self._trained(model, train_set, self._watch(dataset, networks, model))
+        keep(
+            self._cell,
+            self._folder,
+            train_set,
+            timing=timing.model_copy(update={"peak_memory_gib": clock.peak_memory_gib(self._device)}),
+            phase_seconds=self._seconds["train"],
+            environment=self._here,
+        )
+        return timing
 
     def _watch(self, dataset: Dataset, networks: Networks, model: GenerativeModel) -> QualityWatch | None:
         """Looks for the target of the tier; None where there is none, or none for this model."""
@@ -158,7 +194,7 @@ class _Story:
             looks=None if watch is None else watch.looks,
         )
         write_atomically(self._folder / WEIGHTS, safetensors.torch.save(_unshared(model)))
-        write_atomically(self._folder / "raw" / "loss.npz", _curve(training))
+        write_atomically(self._folder / LOSSES, _curve(training))
         return Timing(
             train_seconds=training.seconds,
             train_images_per_second=training.images_per_second,
@@ -166,12 +202,14 @@ class _Story:
         )
 
     def _reused(self, model: GenerativeModel) -> Timing | None:
-        """Load the weights that another cell trained, with what that training cost."""
+        """Load the weights that another cell trained, with what that cost; nothing measured on another machine."""
         if self._weights_folder is None or not (self._weights_folder / WEIGHTS).is_file():
             return None
         payload = (self._weights_folder / WEIGHTS).read_bytes()
         model.load_state_dict(safetensors.torch.load(payload))
         owner = Record.model_validate_json((self._weights_folder / "record.json").read_bytes())
+        if owner.environment is None or not times_alike(owner.environment, self._here):
+            return Timing()
         kept = owner.timing
         return Timing(train_seconds=kept.train_seconds, train_images_per_second=kept.train_images_per_second)
 
