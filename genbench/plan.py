@@ -15,9 +15,9 @@ from typing import Literal
 import yaml
 from pydantic import ValidationError
 
-from genbench.core.declared import Declaration, check_settings, declaration, source_digest
+from genbench.core.declared import Declaration, source_digest
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName, nearest
-from genbench.core.references import check_name, check_reference
+from genbench.core.references import check_name, check_reference, checked_model
 from genbench.core.registry import Registry
 from genbench.core.shipped import shipped
 from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
@@ -177,11 +177,8 @@ class _CellMaker:
         if path is None:
             files = [Path(entry.use.name)] if entry.use.name.endswith(".py") else []
             return self._cell(entry.use, "model", seed, samples_seen=seen, digest=source_digest(files))
-        declared = declaration(path, entry.use.name)
+        declared = checked_model(_MODELS, path, entry.use, preset=entry.use.preset or self._protocol.preset)
         subject, sampling = _split(entry.use, declared)
-        preset = subject.preset or self._protocol.preset
-        if preset not in declared.presets:
-            raise SettingError(f"`{subject.name}` has no preset `{preset}`", hint=nearest(preset, declared.presets))
         cell = self._cell(subject, "model", seed, samples_seen=seen, digest=source_digest([path]))
         return cell.model_copy(update={"sampling": sampling})
 
@@ -207,7 +204,7 @@ class _CellMaker:
 
 
 def _split(ref: Ref, declared: Declaration) -> tuple[Ref, dict[str, bool | int | float | str]]:
-    check_settings(declared, ref.config, owner=ref.name)
+    """The model with its own settings, and those of its sampler."""
     sampling = {key: value for key, value in ref.config.items() if key in declared.sampling}
     config = {key: value for key, value in ref.config.items() if key not in declared.sampling}
     return ref.model_copy(update={"config": config}), sampling

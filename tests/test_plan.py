@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_misspelt_suite_names_the_nearest():
         (("beta_tcvae[beta=-1]",), SettingError, "`beta` is -1, expected a number of at least 0"),
         (("ddpm[num_steps=0]",), SettingError, "`num_steps` is 0, expected a whole number of at least 1"),
         (("vae[learning_rate=nan]",), SettingError, "`learning_rate` is nan, expected a number above 0"),
+        (("vdm[condition=class]",), SettingError, "`vdm` has no setting `condition`"),
+        (
+            ("edm[guidance=2.0]",),
+            SettingError,
+            "`edm` is told nothing with `condition=none`, so `guidance` has nothing",
+        ),
+        (("var[condition=none,guidance=1.0]",), SettingError, "`var` is told nothing"),
+        (("guided_diffusion[guidance=2.0]",), SettingError, "`guided_diffusion` is told nothing"),
         (("@flows",), UnknownName, "unknown paradigm `@flows`"),
         (("no_such_file.py",), UnknownName, "no such model file"),
         (("no_such_module:Sampler",), UnknownName, "no module `no_such_module`"),
@@ -73,6 +82,38 @@ def test_a_bad_model_is_refused_before_anything_runs(models, kind, message):
     with pytest.raises(kind) as caught:
         make_plan(load_suite("images"), Selection(models=models), version="1")
     assert message in caught.value.message
+
+
+def test_a_setting_of_other_models_is_answered_with_their_names():
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite("images"), Selection(models=("vdm[condition=class]",)), version="1")
+    named = set(re.findall("`([a-z_]+)`", caught.value.hint))
+    assert {"ddpm", "edm", "var", "gated_pixelcnn"} <= named
+    assert named & {"vae", "ncsn", "jem", "consistency"} == set()
+    assert "`genbench info vdm` lists what `vdm` has" in caught.value.hint
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite("images"), Selection(models=("vae[lr=1.0]",)), version="1")
+    assert re.search(r" and \d+ more have it", caught.value.hint)
+
+
+def test_guidance_is_planned_where_the_model_is_told_something_by_a_setting_or_by_its_preset():
+    models = (
+        "edm[condition=text,guidance=2.0]",
+        "dit[preset=paper,guidance=4.0]",
+        "guided_diffusion[classifier_scale=2]",
+    )
+    cells = make_plan(load_suite("images"), Selection(models=models), version="1").cells
+    assert [cell.sampling for cell in cells if cell.role == "model"] == [
+        {"guidance": 2.0},
+        {"guidance": 4.0},
+        {"classifier_scale": 2},
+    ]
+    with pytest.raises(SettingError) as caught:
+        make_plan(
+            load_suite("images"), Selection(models=("dit[preset=paper,condition=none,guidance=4.0]",)), version="1"
+        )
+    assert "`dit[condition=class,guidance=4.0]`" in caught.value.hint
+    assert "leave `guidance` out" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from genbench.core.declared import check_settings, declaration, settings_of
+from genbench.core.declared import declaration, settings_of
 from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.presets import SAMPLING, preset_values
-from genbench.core.references import given_settings
+from genbench.core.references import checked_model, given_settings
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar, parse_ref
 
@@ -79,9 +79,7 @@ def _of_model(path: Path, ref: Ref) -> list[str]:
     """Presets, and every setting with the value that it would have."""
     declared = declaration(path, ref.name)
     preset = ref.preset or (_USUAL_PRESET if _USUAL_PRESET in declared.presets else declared.presets[0])
-    if preset not in declared.presets:
-        raise SettingError(f"`{ref.name}` has no preset `{preset}`", hint=nearest(preset, declared.presets))
-    check_settings(declared, ref.config, owner=ref.name)
+    checked_model(Registry[object]("model", "models"), path, ref, preset=preset)
     given = _written(ref.config)
     config = settings_of(path, ref.name, values={**preset_values(path, ref.name, preset), **given})
     sampler = preset_values(path, ref.name, preset, table=SAMPLING)

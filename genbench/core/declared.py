@@ -9,7 +9,7 @@ import ast
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from genbench.core.spec import Scalar
 
 # Folders whose code can change a number of any cell; a model's own file is added to them.
 _SHARED_SOURCES = ("core", "nn", "prob", "samplers", "data", "features", "metrics", "evaluation", "harness")
+
+_SHOWN = 16  # owners of a setting in a hint
 
 # What the names in an annotation stand for, as far as it can be told without an import.
 _KINDS = {kind.__name__: kinds_of(kind) for kind in (bool, int, float, str)}
@@ -177,8 +179,20 @@ def _scores(node: ast.expr) -> list[tuple[str, str]]:
     return [(str(ast.literal_eval(call.args[0])), str(ast.literal_eval(call.args[1]))) for call in calls]
 
 
-def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner: str) -> None:
+def check_settings(
+    declared: Declaration,
+    settings: dict[str, Scalar],
+    *,
+    owner: str,
+    others: Callable[[str], Sequence[str]] = lambda setting: (),
+) -> None:
     """Refuse unknown settings, and values of the wrong type or out of range, before anything runs.
+
+    Args:
+        declared: what there is to set.
+        settings: as they are given.
+        owner: whose they are, for the message.
+        others: who else has a setting of a name, for the hint.
 
     Raises:
         SettingError: the first setting that does not fit.
@@ -186,8 +200,18 @@ def check_settings(declared: Declaration, settings: dict[str, Scalar], *, owner:
     known = {**declared.config, **declared.sampling}
     for key, value in settings.items():
         if key not in known:
-            raise SettingError(f"`{owner}` has no setting `{key}`", hint=nearest(key, known))
+            hint = _elsewhere(others(key), owner=owner) or nearest(key, known)
+            raise SettingError(f"`{owner}` has no setting `{key}`", hint=hint)
         _check(value, known[key], owner=owner, key=key)
+
+
+def _elsewhere(having: Sequence[str], *, owner: str) -> str | None:
+    """Who has a setting that an owner lacks, and where the owner's are listed; None where nobody has it."""
+    if not having:
+        return None
+    names = ", ".join(f"`{name}`" for name in having[:_SHOWN])
+    names += f" and {len(having) - _SHOWN} more" if len(having) > _SHOWN else ""
+    return f"{names} {'has' if len(having) == 1 else 'have'} it; `genbench info {owner}` lists what `{owner}` has"
 
 
 def _check(value: Scalar, annotation: str, *, owner: str, key: str) -> None:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import SettingError, nearest
 from genbench.core.record import Kind
+from genbench.core.references import no_condition
 from genbench.core.registry import Registry
 from genbench.core.settings import field_names, with_settings
 from genbench.core.spec import Scalar
@@ -274,12 +275,14 @@ def build_model(
     """Build a model from a preset and settings; settings of its sampler go to `sampling`.
 
     Raises:
-        SettingError: unknown preset or setting, or a value of the wrong type or out of range.
+        SettingError: unknown preset or setting, a value of the wrong type or out of range, or guidance to nothing.
     """
     if preset not in kind.presets:
         raise SettingError(f"`{owner}` has no preset `{preset}`", hint=nearest(preset, kind.presets))
     for_sampling, for_model = split_settings(kind, settings)
     config = with_settings(kind.presets[preset], for_model, owner=owner)
+    if "guidance" in for_sampling and dataclasses.asdict(config).get("condition") == "none":
+        raise no_condition(owner, for_sampling["guidance"])
     model = cast("Callable[[DataSpec, DataclassInstance], GenerativeModel]", kind)(spec, config)
     if isinstance(model, IterativeSampler):
         model.sampling = with_settings(model.sampling_presets[preset], for_sampling, owner=owner)

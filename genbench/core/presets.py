@@ -32,6 +32,29 @@ def preset_values(path: Path, name: str, preset: str, *, table: str = CONFIG) ->
     return {}
 
 
+def value_with(path: Path, name: str, preset: str, setting: str) -> str | None:
+    """Value of a setting of `Config` with a preset, as the file writes it; None where a class has no such setting.
+
+    Args:
+        path: of the model's file.
+        name: registered name of the model.
+        preset: one of its presets.
+        setting: name of a field.
+
+    Raises:
+        SettingError: no class in the file is registered under that name.
+    """
+    given = preset_values(path, name, preset).get(setting)
+    return given if given is not None else _default(registered_class(path, name), setting)
+
+
+def _default(owner: ast.ClassDef, setting: str) -> str | None:
+    inside = (part for part in owner.body if isinstance(part, ast.ClassDef) and part.name == "Config")
+    fields = (field for part in inside for field in part.body if isinstance(field, ast.AnnAssign))
+    values = (field.value for field in fields if ast.unparse(field.target) == setting)
+    return next((ast.unparse(value) for value in values if value is not None), None)
+
+
 def _entries(owner: ast.ClassDef, table: str) -> Iterator[tuple[object, ast.expr]]:
     for node in owner.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table:

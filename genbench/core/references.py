@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from genbench.core.declared import Declaration, annotations_of, check_settings, lineage
+from genbench.core.declared import Declaration, annotations_of, check_settings, declaration, lineage
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
+from genbench.core.presets import value_with
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar
 
@@ -46,6 +47,45 @@ def given_settings(path: Path, ref: Ref) -> dict[str, Scalar]:
     given: dict[str, Scalar] = {**({} if ref.preset is None else {"preset": ref.preset}), **ref.config}
     check_settings(Declaration(annotations_of(path, ref.name), {}, ()), given, owner=ref.name)
     return given
+
+
+def checked_model(models: Registry[object], path: Path, ref: Ref, *, preset: str) -> Declaration:
+    """What the class of a built-in model declares, once its settings and its preset have proved to fit.
+
+    Args:
+        models: where other models are found, for hints.
+        path: of the model's file.
+        ref: name and settings.
+        preset: that the settings change.
+
+    Raises:
+        SettingError: the class in the file lacks the preset or a setting, or a value does not fit.
+    """
+    declared = declaration(path, ref.name)
+    check_settings(declared, ref.config, owner=ref.name, others=lambda setting: _having(models, setting))
+    if preset not in declared.presets:
+        raise SettingError(f"`{ref.name}` has no preset `{preset}`", hint=nearest(preset, declared.presets))
+    if "guidance" in ref.config:
+        condition = ref.config.get("condition", value_with(path, ref.name, preset, "condition"))
+        if condition in {"none", "'none'"}:  # as a reference or as a source spells it
+            raise no_condition(ref.name, ref.config["guidance"])
+    return declared
+
+
+def no_condition(owner: str, guidance: Scalar | None) -> SettingError:
+    """The error for guidance of a model that is told nothing to be guided to."""
+    condition = f"condition=class,guidance={guidance}"
+    return SettingError(
+        f"`{owner}` is told nothing with `condition=none`, so `guidance` has nothing to exaggerate",
+        hint=f"train it with a condition, `{owner}[{condition}]` (or `condition=text` where it takes captions), "
+        "or leave `guidance` out",
+    )
+
+
+def _having(models: Registry[object], setting: str) -> list[str]:
+    """Built-in models with a setting of that name, of their own or of their sampler."""
+    declared = {name: declaration(path, name) for name, path in models.files().items()}
+    return [name for name, one in declared.items() if setting in {**one.config, **one.sampling}]
 
 
 def _check_argument(kind: str, path: Path, ref: Ref) -> None:

@@ -76,6 +76,12 @@ def player_of(model: GenerativeModel) -> str:
     return model.phases()[0].players[0].name
 
 
+@pytest.mark.parametrize("name", SHORT)
+def test_guidance_of_a_model_that_is_told_nothing_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match=f"`{name}` is told nothing with `condition=none`"):
+        made(name, kind="none", guidance=2.0)
+
+
 @ROWS
 @KINDS
 def test_a_condition_changes_samples_and_so_does_its_guidance(name: str, spec: DataSpec, kind: str) -> None:
