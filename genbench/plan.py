@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from genbench.core.declared import Declaration, source_digest
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName, nearest
-from genbench.core.references import check_name, check_reference, checked_model
+from genbench.core.references import check_data_are_there, check_kinds, check_name, check_reference, checked_model
 from genbench.core.registry import Registry
 from genbench.core.shipped import shipped
 from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
@@ -136,10 +136,20 @@ def make_plan(suite: Suite, selection: Selection, *, version: str) -> Plan:
         if control not in CONTROLS:
             raise UnknownName(f"unknown control `{control}`", hint=nearest(control, CONTROLS))
     entries = _chosen(suite, selection.models)
+    check_kinds(_MODELS, [entry.use for entry in entries if entry.use.argument is None], _DATASETS, protocol.dataset)
     make = _CellMaker(suite, tier_name, protocol, selection.device, version)
     cells = [make.model(entry, seed) for seed in protocol.seeds for entry in entries]
     cells += [make.control(name, seed) for seed in protocol.seeds for name in suite.controls]
     return Plan(suite, tier_name, protocol, _with_shared_weights(_distinct(cells)))
+
+
+def check_data(plan: Plan) -> None:
+    """Refuse a plan whose data are not on this machine.
+
+    Raises:
+        DataError: it says where they were looked for, and how to get them.
+    """
+    check_data_are_there(_DATASETS, plan.protocol.dataset)
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:

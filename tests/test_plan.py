@@ -134,6 +134,32 @@ def test_data_that_cannot_be_built_are_refused_before_anything_runs(dataset, kin
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("dataset", "models", "message", "advice"),
+    [
+        ("toy2d", ("vae", "edm"), "`vae` cannot model vectors, which dataset `toy2d` holds", "`-m edm`"),
+        ("tones[length=512]", ("vae", "vqvae"), "`vae`, `vqvae` cannot model waveforms, which dataset", " wavenet"),
+        ("shapes", ("@ebm", "wavenet"), None, None),
+        ("tabular", ("wavenet", "ddpm[num_steps=5]", "made"), "`wavenet`, `ddpm[num_steps=5]`, `made` cannot", "glow"),
+    ],
+)
+def test_data_of_a_kind_that_a_model_cannot_take_are_refused_before_anything_runs(dataset, models, message, advice):
+    selection = Selection(dataset=dataset, models=models)
+    if message is None:
+        assert make_plan(load_suite("images"), selection, version="1").cells
+        return
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite("images"), selection, version="1")
+    assert message in caught.value.message
+    assert advice in caught.value.hint
+
+
+def test_of_a_users_own_model_nobody_knows_what_data_it_takes(tmp_path):
+    (tmp_path / "mine.py").write_text("def sample(n, seed, device): ...\n")
+    selection = Selection(dataset="toy2d", models=(str(tmp_path / "mine.py"),))
+    assert make_plan(load_suite("images"), selection, version="1").cells
+
+
 def test_data_and_modules_that_are_there_are_planned(tmp_path, monkeypatch):
     (tmp_path / "my_module.py").write_text("")
     monkeypatch.chdir(tmp_path)

@@ -136,12 +136,13 @@ def test_a_model_file_joins_the_table_of_a_finished_run(finished, tmp_path, caps
     assert "mine" in table
 
 
-def test_data_that_are_not_there_fail_their_cells_and_say_where_they_were_looked_for(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
+def test_data_of_which_a_part_is_missing_fail_their_cells_and_say_what_is_missing(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "mnist" / "MNIST" / "raw").mkdir(parents=True)
     assert _run(finished[0], tmp_path / "run", "--dataset", "mnist") == 3
     for record in RunFolder.open(tmp_path / "run").records():
         assert (record.error.phase, record.error.type) == ("data", "DataError")
-        assert str(tmp_path / "nothing") in record.error.message
+        assert str(tmp_path / "data" / "mnist" / "MNIST" / "raw" / "train-images-idx3-ubyte") in record.error.message
         assert "GENBENCH_DATA" in record.error.hint
 
 

@@ -60,9 +60,11 @@ def run(options: argparse.Namespace) -> int:
     from genbench.cli.round_progress import round_progress
     from genbench.cli.trained_weights import trained_weights
     from genbench.core.bench import BenchFile
+    from genbench.plan import check_data
     from genbench.rounds import BENCH_FILE, PHASES, bench
 
     plan = plan_of(options)
+    check_data(plan)
     first = plan.protocol.seeds[0]
     cells = [cell for cell in plan.cells if cell.role == "model" and cell.seed == first]
     weights = {} if options.weights is None else trained_weights(options.weights, cells)

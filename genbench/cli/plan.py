@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from genbench.cli.selection import add_selection, out_folder, plan_of
+from genbench.cli.selection import add_selection, finished_cells, out_folder, plan_of
 from genbench.cli.wording import counted
 from genbench.core.spec import Cell
 from genbench.plan import Plan
@@ -29,15 +29,11 @@ def run(options: argparse.Namespace) -> int:
     folder = RunFolder(out_folder(options.out, plan))
     lines = [_title(plan), f"run folder {folder.path}", ""]
     labels = {cell.key: cell.label for cell in plan.cells}
-    finished = 0
+    finished = finished_cells(plan, folder)
     for cell in plan.cells:
-        record = folder.record(cell.key)
-        done = record is not None and record.status == "ok"
-        finished += done
-        lines.append(
-            f"  {'done' if done else 'run ':4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}"
-        )
-    lines += ["", f"{counted(len(plan.cells), 'cell')}, {finished} finished"]
+        state = "done" if cell.key in finished else "run "
+        lines.append(f"  {state:4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}")
+    lines += ["", f"{counted(len(plan.cells), 'cell')}, {len(finished)} finished"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.selection import add_selection, out_folder, plan_of
+from genbench.cli.selection import add_selection, finished_cells, out_folder, plan_of
 from genbench.core.bench import EFFORTS
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from genbench import runner
     from genbench.cli.progress import observer
     from genbench.core.version import VERSION
+    from genbench.plan import check_data
     from genbench.report.leaderboard import leaderboard
     from genbench.report.terminal import print_leaderboards, results_console
     from genbench.store import RunFolder
@@ -55,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_of(options)
     path = out_folder(options.out, plan)
     if options.fresh:
+        check_data(plan)
         _remove_run(path)
+    finished_cells(plan, RunFolder(path))  # data that are not there are missed before anything is written
     folder = RunFolder.create(path)
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:

@@ -8,11 +8,14 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from genbench.core.errors import SettingError
 from genbench.core.version import VERSION
-from genbench.plan import Plan, Selection, load_suite, make_plan
+from genbench.plan import Plan, Selection, check_data, load_suite, make_plan
+
+if TYPE_CHECKING:
+    from genbench.store import RunFolder
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,19 @@ def plan_of(options: argparse.Namespace) -> Plan:
         device=_device(options.device),
     )
     return make_plan(load_suite(options.suite), selection, version=VERSION)
+
+
+def finished_cells(plan: Plan, folder: RunFolder) -> set[str]:
+    """Keys of the cells that are finished in a run folder; where some are not, their data are there.
+
+    Raises:
+        DataError: they are not.
+    """
+    records = ((cell.key, folder.record(cell.key)) for cell in plan.cells)
+    done = {key for key, record in records if record is not None and record.status == "ok"}
+    if len(done) < len(plan.cells):
+        check_data(plan)
+    return done
 
 
 def out_folder(given: Path | None, plan: Plan) -> Path:

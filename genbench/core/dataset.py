@@ -105,6 +105,10 @@ class Dataset(ABC):
     takes_argument: ClassVar[bool] = False
     source: ClassVar[str] = ""
     """Where the data come from and under which licence."""
+    folders: ClassVar[tuple[str, ...]] = ()
+    """Paths below `core.data_root`, one of which must be there; plans read them off the source. Empty: nothing must."""
+    how: ClassVar[str] = ""
+    """What to do where none of them is there: the URL or command that gets the files, in plain text."""
 
     @property
     @abstractmethod

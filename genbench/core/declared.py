@@ -107,6 +107,17 @@ def lineage(path: Path, name: str) -> list[ast.ClassDef]:
     return [] if own is None else [*_bases(own, tree, path.parent), own]
 
 
+def class_value(owner: ast.ClassDef, attribute: str) -> object:
+    """Plain value that a class gives one of its attributes; None where it gives none."""
+    for part in owner.body:
+        if isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
+            target = part.target if isinstance(part, ast.AnnAssign) else part.targets[0]
+            if ast.unparse(target) == attribute:
+                value: object = ast.literal_eval(part.value)
+                return value
+    return None
+
+
 def _bases(own: ast.ClassDef, tree: ast.Module, folder: Path) -> Iterator[ast.ClassDef]:
     names = {base.id for base in own.bases if isinstance(base, ast.Name)}
     for imported in (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from torch import Generator, Tensor, nn
 
-from genbench.core.dataset import Batch, DataSpec
+from genbench.core.dataset import Batch, DataKind, DataSpec
 from genbench.core.errors import SettingError, nearest
 from genbench.core.record import Kind
 from genbench.core.references import no_condition
@@ -74,6 +74,8 @@ class GenerativeModel(nn.Module, ABC):
     """
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {}
+    takes: ClassVar[tuple[DataKind, ...]] = ("image",)
+    """Kinds of data that it can be built for; plans read it off the source, of the class or of the nearest base."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ast
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from genbench.core.declared import Declaration, annotations_of, check_settings, declaration, lineage
+from genbench.core.data_kinds import kind_of_data, kinds_taken
+from genbench.core.data_root import data_root, missing
+from genbench.core.declared import Declaration, annotations_of, check_settings, class_value, declaration, lineage
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
 from genbench.core.presets import value_with
 from genbench.core.registry import Registry
@@ -66,10 +69,62 @@ def checked_model(models: Registry[object], path: Path, ref: Ref, *, preset: str
     if preset not in declared.presets:
         raise SettingError(f"`{ref.name}` has no preset `{preset}`", hint=nearest(preset, declared.presets))
     if "guidance" in ref.config:
-        condition = ref.config.get("condition", value_with(path, ref.name, preset, "condition"))
-        if condition in {"none", "'none'"}:  # as a reference or as a source spells it
+        given = ref.config.get("condition")
+        condition = value_with(path, ref.name, preset, "condition") if given is None else given
+        if condition in {"none", "'none'"}:  # as a source or as a reference spells it
             raise no_condition(ref.name, ref.config["guidance"])
     return declared
+
+
+def check_kinds(models: Registry[object], subjects: Sequence[Ref], datasets: Registry[object], dataset: Ref) -> None:
+    """Refuse built-in models that no data of the dataset's kind can train; of others nothing is known.
+
+    Args:
+        models: where models are found.
+        subjects: to be trained.
+        datasets: where datasets are found.
+        dataset: to train on.
+
+    Raises:
+        SettingError: the hint names models that fit.
+    """
+    file = datasets.path(dataset.name)
+    kind = None if file is None else kind_of_data(file, dataset.name)
+    if kind is None:
+        return
+    files = models.files()
+    known = {ref.label: _takes(kind, files[ref.name], ref.name) for ref in subjects if ref.name in files}
+    wrong = [label for label, fits in known.items() if not fits]
+    if not wrong:
+        return
+    fitting = [label for label, fits in known.items() if fits]
+    others = fitting or [name for name, path in files.items() if _takes(kind, path, name)]
+    raise SettingError(
+        f"{', '.join(f'`{label}`' for label in wrong)} cannot model {kind}s, which dataset `{dataset.label}` holds",
+        hint=f"take other data with `--dataset`, or only models of {kind}s: `-m {shlex.join(others)}`",
+    )
+
+
+def check_data_are_there(datasets: Registry[object], dataset: Ref) -> None:
+    """Refuse a built-in dataset whose files nobody has put where they are read.
+
+    Raises:
+        DataError: it says where they were looked for, and how to get them.
+    """
+    file = datasets.path(dataset.name)
+    for node in reversed([] if file is None else lineage(file, dataset.name)):
+        folders = class_value(node, "folders")
+        if isinstance(folders, tuple):
+            looked = [data_root() / folder for folder in folders]
+            if looked and not any(path.exists() for path in looked):
+                raise missing(dataset.name, looked=looked, how=str(class_value(node, "how")))
+            return
+
+
+def _takes(kind: str, path: Path, name: str) -> bool:
+    """Whether a model takes a kind of data; a class that does not say so may."""
+    kinds = kinds_taken(path, name)
+    return not kinds or kind in kinds
 
 
 def no_condition(owner: str, guidance: Scalar | None) -> SettingError:
@@ -100,8 +155,4 @@ def _check_argument(kind: str, path: Path, ref: Ref) -> None:
 
 
 def _takes_argument(path: Path, name: str) -> bool:
-    assigned = [part for node in lineage(path, name) for part in node.body if isinstance(part, ast.Assign)]
-    values = [
-        part.value for part in assigned if any(ast.unparse(target) == "takes_argument" for target in part.targets)
-    ]
-    return any(isinstance(value, ast.Constant) and value.value is True for value in values)
+    return any(class_value(node, "takes_argument") is True for node in lineage(path, name))

@@ -54,17 +54,7 @@ class IdxImages(Dataset, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The registered name, which is also the folder's."""
-
-    @property
-    @abstractmethod
-    def folder(self) -> str:
-        """Path of the idx files under the data root."""
-
-    @property
-    @abstractmethod
-    def how(self) -> str:
-        """The URL or command that gets the files."""
+        """The registered name, which is also the folder's; `folders` has the path of the idx files below it."""
 
     @property
     def spec(self) -> DataSpec:
@@ -106,7 +96,8 @@ class IdxImages(Dataset, ABC):
         return digest.hexdigest()[:16]
 
     def _arrays(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        folder = data_root() / self.folder
+        (path,) = self.folders
+        folder = data_root() / path
         stems = (f"{PREFIXES[split]}-images-idx3-ubyte", f"{PREFIXES[split]}-labels-idx1-ubyte")
         paths = []
         for stem in stems:

@@ -41,7 +41,6 @@ BINARY: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
     "test": ("test_batch.bin",),
 }
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
 
 @register_dataset("cifar10")
@@ -50,6 +49,8 @@ class CIFAR10(Dataset):
     """Natural images; (3, resolution, resolution), values 0 .. 255, ten classes."""
 
     source = "https://www.cs.toronto.edu/~kriz/cifar.html, for research"
+    folders = ("cifar10/cifar-10-batches-bin", "cifar10/train")
+    how = "unpack https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
     resolution: Count = NATIVE
     """Side in pixels: 32 as stored; 16 and 8 averaged over equal blocks and rounded."""
@@ -93,11 +94,11 @@ def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     expected = RECORDS * (1 + 3 * NATIVE**2)
     found = path.stat().st_size
     if found != expected:
-        raise DataError(f"{path}: found {found} bytes, expected {expected}", hint=f"unpack {URL} again")
+        raise DataError(f"{path}: found {found} bytes, expected {expected}", hint=f"{CIFAR10.how} again")
     records = np.fromfile(path, dtype=np.uint8).reshape(RECORDS, -1)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASSES):
-        raise DataError(f"{path}: found label {labels.max()}, expected 0 .. 9", hint=f"unpack {URL} again")
+        raise DataError(f"{path}: found label {labels.max()}, expected 0 .. 9", hint=f"{CIFAR10.how} again")
     return records[:, 1:].reshape(-1, 3, NATIVE, NATIVE), labels
 
 
@@ -111,7 +112,7 @@ def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
         return _read_folder(root / split)
     pickled = root / "cifar-10-batches-py"
     found = " (the pickles in `cifar-10-batches-py` are not read: they can run code)" if pickled.is_dir() else ""
-    raise missing("cifar10", looked=binary, how=f"unpack {URL} in {root}{found}")
+    raise missing("cifar10", looked=binary, how=f"{CIFAR10.how} in {root}{found}")
 
 
 @functools.lru_cache(maxsize=2)
@@ -119,7 +120,7 @@ def _read_binary(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
     paths = [folder / name for name in BINARY[split]]
     for path in paths:
         if not path.is_file():
-            raise missing("cifar10", looked=path, how=f"unpack {URL} again")
+            raise missing("cifar10", looked=path, how=f"{CIFAR10.how} again")
     images, labels = zip(*(read_records(path) for path in paths), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 

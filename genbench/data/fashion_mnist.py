@@ -19,21 +19,13 @@ class FashionMNIST(IdxImages):
     """Articles of clothing in ten classes."""
 
     source = "https://github.com/zalandoresearch/fashion-mnist, MIT"
+    folders = ("fashion_mnist/FashionMNIST/raw",)  # where torchvision puts the files
+    how = (
+        "get the four files `*-ubyte.gz` from http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/ "
+        "into that folder"
+    )
 
     @property
     def name(self) -> str:
         """The registered name."""
         return "fashion_mnist"
-
-    @property
-    def folder(self) -> str:
-        """Where torchvision puts the files."""
-        return "fashion_mnist/FashionMNIST/raw"
-
-    @property
-    def how(self) -> str:
-        """Where the files are."""
-        return (
-            "get the four files `*-ubyte.gz` from http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/ "
-            "into that folder"
-        )

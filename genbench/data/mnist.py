@@ -19,18 +19,10 @@ class MNIST(IdxImages):
     """Handwritten digits; the label is the digit."""
 
     source = "http://yann.lecun.com/exdb/mnist, CC BY-SA 3.0"
+    folders = ("mnist/MNIST/raw",)  # where torchvision puts the files
+    how = "get the four files `*-ubyte.gz` from https://ossci-datasets.s3.amazonaws.com/mnist/ into that folder"
 
     @property
     def name(self) -> str:
         """The registered name."""
         return "mnist"
-
-    @property
-    def folder(self) -> str:
-        """Where torchvision puts the files."""
-        return "mnist/MNIST/raw"
-
-    @property
-    def how(self) -> str:
-        """Where the files are."""
-        return "get the four files `*-ubyte.gz` from https://ossci-datasets.s3.amazonaws.com/mnist/ into that folder"

@@ -40,12 +40,9 @@ TAKES = 50
 """Recordings of each digit by each speaker."""
 TEST_TAKES = 5
 SIZES: dict[Split, int] = {"train": 60 * (TAKES - TEST_TAKES), "test": 60 * TEST_TAKES}
-FOLDERS = ("speech_digits/recordings", "fsdd/recordings", "free-spoken-digit-dataset/recordings")
-ARCHIVE = "fsdd.tar.xz"
 LARGEST_FILE = 1 << 20
 """Bytes of a recording, at most: a minute; the longest there is has some two seconds."""
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<take>\d+)\.wav")
-_HOW = "clone https://github.com/Jakobovski/free-spoken-digit-dataset"
 
 
 @register_dataset("speech_digits")
@@ -54,6 +51,13 @@ class SpeechDigits(Dataset):
     """Spoken digits; (1, length) mu-law codes at 8 kHz; the label is the digit."""
 
     source = "https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0"
+    folders = (
+        "speech_digits/recordings",
+        "fsdd/recordings",
+        "free-spoken-digit-dataset/recordings",
+        "fsdd.tar.xz",  # all recordings in one archive
+    )
+    how = "clone https://github.com/Jakobovski/free-spoken-digit-dataset"
 
     length: int = 4096
     """Samples kept of a recording, of 8000 a second: 1024, 2048, 4096 or 8192."""
@@ -123,7 +127,7 @@ def _read(root: Path, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(names) != sum(SIZES.values()) or len(recordings) != len(names):
         raise DataError(
             f"{where}: found {len(recordings)} recordings of {len(names)} names, expected {sum(SIZES.values())}",
-            hint=_HOW,
+            hint=SpeechDigits.how,
         )
     amplitudes = np.zeros((len(recordings), length))
     for row, recording in zip(amplitudes, recordings, strict=True):
@@ -135,12 +139,11 @@ def _read(root: Path, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _found(root: Path) -> Path:
     """The folder of the recordings, or the archive that holds them."""
-    for folder in FOLDERS:
-        if (root / folder).is_dir():
-            return root / folder
-    if (root / ARCHIVE).is_file():
-        return root / ARCHIVE
-    raise missing("speech_digits", looked=root / f"{FOLDERS[0]}, {FOLDERS[1]} or {ARCHIVE}", how=_HOW)
+    places = [root / name for name in SpeechDigits.folders]
+    found = next((place for place in places if (place.is_file() if place.suffix else place.is_dir())), None)
+    if found is None:
+        raise missing("speech_digits", looked=places, how=SpeechDigits.how)
+    return found
 
 
 def _files(where: Path) -> Iterator[tuple[str, bytes]]:
@@ -171,13 +174,13 @@ def _recording(name: str, content: bytes, where: Path) -> _Recording | None:
             form = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             told, frames = file.getnframes(), file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise DataError(f"{where}: {name}: no WAV file: {error}", hint=_HOW) from error
+        raise DataError(f"{where}: {name}: no WAV file: {error}", hint=SpeechDigits.how) from error
     if form != (1, 16, SAMPLE_RATE) or not frames or len(frames) != 2 * told:
         channels, bits, rate = form
         raise DataError(
             f"{where}: {name}: {channels} channels, {bits} bits, {rate} Hz, {len(frames)} bytes for {told} samples; "
             f"expected sound of 1 channel, 16 bits, {SAMPLE_RATE} Hz",
-            hint=_HOW,
+            hint=SpeechDigits.how,
         )
     amplitudes = np.frombuffer(frames, dtype="<i2").astype(np.float64) / 2.0**15
     return _Recording(int(match["digit"]), SPEAKERS.index(match["speaker"]), int(match["take"]), amplitudes)

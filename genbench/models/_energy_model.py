@@ -137,6 +137,7 @@ class EnergyModel(GenerativeModel, EnergyBased, IterativeSampler, LikelihoodEsti
         SettingError: the data are neither.
     """
 
+    takes = ("image", "vector")
     base_mean: Tensor
     base_std: Tensor
 

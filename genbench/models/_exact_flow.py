@@ -74,6 +74,7 @@ class ExactFlow(GenerativeModel, DequantisedLikelihood, ContinuousLatents):
         SettingError: the data are neither.
     """
 
+    takes = ("image", "vector")
     flow: Bijection
     """From points to latents (B, D), whatever the shape of a point."""
 

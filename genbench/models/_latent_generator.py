@@ -53,6 +53,8 @@ class LatentGenerator(GenerativeModel):
         SettingError: the data are neither.
     """
 
+    takes = ("image", "vector")
+
     def __init__(self, spec: DataSpec, config: Settings) -> None:
         super().__init__(spec)
         images = takes_images(spec, owner=type(self).__module__.rpartition(".")[2])

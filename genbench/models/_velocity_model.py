@@ -108,6 +108,7 @@ class VelocityModel(ConditionalSampling, GenerativeModel, IterativeSampler):
         SettingError: the data are neither.
     """
 
+    takes = ("image", "vector")
     last_time = 1.0
     """Where samples are taken and likelihoods begin."""
 

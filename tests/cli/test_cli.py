@@ -13,7 +13,10 @@ from gate_files import cell
 
 from genbench.cli.main import COMMANDS, main
 from genbench.cli.run import mend
-from genbench.core.record import Failure, Record
+from genbench.core.record import Failure, Record, Score
+from genbench.core.version import VERSION
+from genbench.plan import Selection, load_suite, make_plan
+from genbench.store import RunFolder, merged
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,6 +79,17 @@ def test_the_public_names_load_and_unknown_ones_do_not():
         (["run", "--suite", "images", "--dataset", "shpes"], "unknown dataset `shpes`", "`shapes`"),
         (["run", "--suite", "images", "--dataset", "shapes[side=8]"], "no setting `side`", "resolution"),
         (["plan", "--suite", "images", "-m", "fsq[levels=8,6,5]"], "is not `key=value`", "`levels=8x6x5`"),
+        (
+            ["run", "--suite", "images", "--dataset", "toy2d"],
+            "cannot model vectors, which dataset `toy2d` holds",
+            "-m ",
+        ),
+        (["plan", "--suite", "images", "-m", "vdm[condition=class]"], "no setting `condition`", "`edm`"),
+        (
+            ["plan", "--suite", "images", "-m", "edm[guidance=2]"],
+            "is told nothing",
+            "`edm[condition=class,guidance=2]`",
+        ),
         (["run", "--suite", "images", "--seeds", "a"], "not a list of whole numbers", "0,1,2"),
         (["run", "--suite", "images", "--seeds", "1,1"], "distinct", ""),
         (["info", "ddmp"], "nothing is called `ddmp`", "`ddpm`"),
@@ -101,6 +115,55 @@ def test_a_wrong_request_exits_2_with_one_message_and_no_traceback(words, messag
     assert hint in said.err
     assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "bench"])
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist[resolution=16]", "cifar10", "speech_digits"])
+def test_data_that_are_not_there_are_missed_before_anything_starts(command, dataset, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
+    model = "wavenet" if dataset == "speech_digits" else "vae"
+    assert main([command, "--suite", "images_smoke", "--dataset", dataset, "-m", model]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    name = dataset.partition("[")[0]
+    assert f"error: dataset `{name}` is not there: looked for {tmp_path / 'nothing'}" in said.err
+    assert "let the environment variable GENBENCH_DATA (is set) name the folder" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_and_a_run_that_are_finished_need_no_data(capsys, tmp_path, monkeypatch):
+    suite = "schema: genbench.suite/1\nname: one\nversion: 1\ndescription: one cell\nfeatures: shapes_net\n"
+    tier = "{dataset: mnist, preset: smoke, samples_seen: 1, num_samples: 1, num_reference: 1, num_likelihood: 1}"
+    file, out = tmp_path / "one.yaml", tmp_path / "run"
+    file.write_text(f"{suite}metrics: [bits_per_dim]\nmodels: [vae]\ntiers:\n  smoke: {tier}\n")
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
+    words = ["--suite", str(file), "--device", "cpu", "--out", str(out)]
+    assert main(["plan", *words]) == main(["run", *words]) == main(["run", "--fresh", *words]) == 2
+    assert not out.exists()
+    (one,) = make_plan(load_suite(str(file)), Selection(), version=VERSION).cells
+    folder = RunFolder.create(out)
+    folder.write_plan(merged(None, [one], version=VERSION))
+    number = Score(name="bits_per_dim", value=3.0, unit="bits/dim", better="lower", num_samples=1)
+    folder.write_record(Record(key=one.key, cell=one, status="ok", scores=(number,), started="2026", ended="2026"))
+    capsys.readouterr()
+    assert main(["plan", *words]) == main(["run", *words]) == 0
+    assert "1 cell, 1 finished" in capsys.readouterr().out
+    assert main(["run", "--fresh", *words]) == 2
+    assert (out / "plan.json").is_file()  # nothing was removed for a run that cannot be made
+
+
+def test_data_of_the_users_own_are_looked_for_where_the_variable_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "mnist" / "MNIST" / "raw").mkdir(parents=True)
+    assert main(["plan", "--suite", "mnist"]) == 0
+    monkeypatch.delenv("GENBENCH_DATA")
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "cache"))
+    assert main(["plan", "--suite", "mnist"]) == 2
+    said = capsys.readouterr().err
+    assert f"looked for {tmp_path / 'cache' / 'data' / 'mnist' / 'MNIST' / 'raw'}" in said
+    assert "GENBENCH_DATA (is not set)" in said
 
 
 def test_a_traceback_is_printed_when_asked_for_and_the_exit_code_stays(capsys):

@@ -104,7 +104,7 @@ def test_missing_files_are_reported_with_place_source_and_variable(kind, tmp_pat
     data = kind()
     with pytest.raises(DataError) as caught:
         data.load("train", [0])
-    assert str(tmp_path / data.folder / "train-images-idx3-ubyte") in caught.value.message
+    assert str(tmp_path / data.folders[0] / "train-images-idx3-ubyte") in caught.value.message
     assert "http" in caught.value.hint
     assert "GENBENCH_DATA" in caught.value.hint
 

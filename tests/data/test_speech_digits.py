@@ -133,7 +133,7 @@ def test_a_length_that_is_not_offered_is_refused():
 @pytest.mark.slow
 def test_the_real_recordings_are_speech_of_the_usual_length():
     root = os.environ.get("GENBENCH_DATA", "")
-    there = [root and (Path(root) / name).exists() for name in (*speech_digits.FOLDERS, speech_digits.ARCHIVE)]
+    there = [root and (Path(root) / name).exists() for name in speech_digits.SpeechDigits.folders]
     if not any(there):
         pytest.skip("GENBENCH_DATA has no speech_digits")
     data = build_dataset(parse_ref("speech_digits[length=8192]"))

@@ -80,7 +80,8 @@ class GatedPixelCNN(ConditionalSampling, GenerativeModel, ExactLikelihood):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec)
-        assert spec.levels is not None
+        if spec.kind != "image" or spec.levels is None:
+            raise ValueError(f"`gated_pixelcnn` models images of integers, found data of kind `{spec.kind}`")
         self.config = config
         self.pixels = GatedPixelCNNStack(
             num_channels=spec.shape[0],

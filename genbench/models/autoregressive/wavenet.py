@@ -191,6 +191,7 @@ class WaveNet(ConditionalSampling, GenerativeModel, ExactLikelihood):
         ema_decay: Fraction = 0.98
         clip_norm: Positive = 1.0
 
+    takes = ("waveform", "image")
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(width=16, skip_width=32, num_cycles=1, layers_per_cycle=6, batch_size=16, lr=8.0e-3),
         "small": Config(width=32, skip_width=64, num_cycles=2, layers_per_cycle=8, batch_size=2),

@@ -130,6 +130,7 @@ class Consistency(GenerativeModel, IterativeSampler):
         num_steps: Count = 1
         """Network evaluations per sample; all but the first start from noise put on again."""
 
+    takes = ("image", "vector")
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1, last_intervals=40, curriculum_steps=300),
         "small": Config(last_intervals=80),

@@ -95,6 +95,7 @@ class NCSN(GenerativeModel, IterativeSampler):
         step_size: Positive = 0.4
         """Of a step, as a share of the level's variance: epsilon / sigma_L^2 in the paper's terms."""
 
+    takes = ("image", "vector")
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1, num_levels=30, sigma_max=10.0),
         "small": Config(),

@@ -157,6 +157,7 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         exact_divergence_dims: Whole = 8
         """Data of at most so many dimensions have the exact divergence, others Hutchinson's estimate."""
 
+    takes = ("image", "vector")
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1),
         "small": Config(),

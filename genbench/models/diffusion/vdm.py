@@ -128,6 +128,7 @@ class VDM(GenerativeModel, LikelihoodBound, IterativeSampler):
         likelihood_evaluations: Count = 20
         """Times at which the diffusion term is evaluated for each image; at most T."""
 
+    takes = ("image", "vector")
     presets: ClassVar[dict[str, Config]] = {
         "smoke": Config(width=16, patch=1),
         "small": Config(),

@@ -144,8 +144,8 @@ class EBM(GenerativeModel, EnergyBased, IterativeSampler):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec)
-        if spec.levels is None:
-            raise ValueError(f"`ebm` generates integer images, found float data of shape {spec.shape}")
+        if spec.kind != "image" or spec.levels is None:
+            raise ValueError(f"`ebm` generates integer images, found {spec.kind} data of shape {spec.shape}")
         self.config = config
         self.levels = spec.levels
         self.sampling: EBM.Sampling = self.sampling_presets["small"]

@@ -110,6 +110,7 @@ class JEM(ClassConditional, GenerativeModel, EnergyBased, IterativeSampler):
         first_temperature: Positive = 1.0
         """Temperature of the first steps over that of the last; it falls by equal factors."""
 
+    takes = ("image", "vector")
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(chain_steps=10, chain_step_size=8.0, ema_decay=0.98),
         "small": Config(),

@@ -101,6 +101,7 @@ class NeuralOT(GenerativeModel):
         """Of the map's weights."""
         batch_size: Count = 64
 
+    takes = ("image", "vector")
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(width=16, patch=1, channels=48, critic_channels=24),
         "small": Config(),
