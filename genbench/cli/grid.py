@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from genbench.core.record import Record
+    from genbench.core.spec import Cell
     from genbench.harness.densities import Grid
     from genbench.harness.pictures_of_codes import Kind, Rebuilt, Rows
     from genbench.store import RunFolder
@@ -74,14 +75,17 @@ def run(options: argparse.Namespace) -> int:
     if options.rows is not None and options.rows < 1:
         raise SettingError(f"--rows is {options.rows}, expected 1 or more")
     path = options.output or folder.path / FILES[kind]
+    said = _Said()
+    for text in _unfinished(folder):
+        said.add(text)
     if kind in {"densities", "sounds"}:
-        write_atomically(path, _densities(folder, columns) if kind == "densities" else _sounds(folder, columns))
+        write_atomically(path, _densities(folder, columns) if kind == "densities" else _sounds(folder, columns, said))
         sys.stdout.write(f"{path}\n")
         return 0
     if kind == "samples":
         page = _samples(folder, columns)
     else:
-        page = _of_codes(folder, kind, columns, _ROWS[kind] if options.rows is None else options.rows)
+        page = _of_codes(folder, kind, columns, _ROWS[kind] if options.rows is None else options.rows, said)
     save_png(page, path)
     sys.stdout.write(f"{path}\n")
     return 0
@@ -105,8 +109,8 @@ def _samples(folder: RunFolder, columns: int) -> Image.Image:
     return comparison_grid(rows, columns=columns)
 
 
-def _sounds(folder: RunFolder, columns: int) -> bytes:
-    """A page with spectrograms and players of all models and controls."""
+def _sounds(folder: RunFolder, columns: int, said: _Said) -> bytes:
+    """A page with spectrograms and players of all models and controls; what is left out is named there too."""
     from genbench.core.errors import StoreError
     from genbench.report.sounds_page import Sounds, sounds_page
 
@@ -115,7 +119,7 @@ def _sounds(folder: RunFolder, columns: int) -> bytes:
     if not rows:
         hint = "`genbench run --suite audio` makes such a run"
         raise StoreError(f"{folder.path}: no sounds in this run", hint=hint)
-    return sounds_page(rows, title=f"{folder.path.name}: sounds", columns=columns).encode()
+    return sounds_page(rows, title=f"{folder.path.name}: sounds", columns=columns, remarks=said.texts).encode()
 
 
 def _densities(folder: RunFolder, columns: int) -> bytes:
@@ -164,13 +168,12 @@ def _looked_at(density: Grid | None, half: float) -> tuple[Grid | None, str]:
     return (None, "density not known") if density is None else (density, f"mass {mass(density, half):.3f}")
 
 
-def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int) -> Image.Image:
+def _of_codes(folder: RunFolder, kind: Kind, columns: int, rows: int, said: _Said) -> Image.Image:
     """Sections of all models with codes; base pictures and what is left out are named on stderr and in the caption."""
     from genbench.core.errors import GenbenchError, StoreError
     from genbench.report.grid import sectioned_grid
 
     sections: dict[str, Rows] = {}
-    said = _Said()
     for record in _finished(folder):
         if record.cell.role != "model":
             continue
@@ -259,5 +262,20 @@ def _finished(folder: RunFolder) -> Iterator[Record]:
             yield record
 
 
+def _unfinished(folder: RunFolder) -> Iterator[str]:
+    """Cells of the run that no page shows, each with the reason."""
+    plan = folder.plan()
+    for cell in () if plan is None else plan.cells:
+        record = folder.record(cell.key)
+        if record is None:
+            yield f"left out `{_named(cell)}`: not finished; `genbench run` goes on with it"
+        elif record.error is not None:
+            yield f"left out `{_named(cell)}`: failed in {record.error.phase}: {record.error.type}"
+
+
 def _name(record: Record) -> str:
-    return record.cell.label if record.cell.seed == 0 else f"{record.cell.label} seed {record.cell.seed}"
+    return _named(record.cell)
+
+
+def _named(cell: Cell) -> str:
+    return cell.label if cell.seed == 0 else f"{cell.label} seed {cell.seed}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,14 @@ class Sounds:
     sample_rate: int
 
 
-def sounds_page(rows: Mapping[str, Sounds], *, title: str, columns: int) -> str:
+def sounds_page(rows: Mapping[str, Sounds], *, title: str, columns: int, remarks: Sequence[str] = ()) -> str:
     """HTML with a section for each model, in the order of the mapping.
 
     Args:
         rows: name -> waveforms.
         title: above everything.
         columns: waveforms of each model, the first ones.
+        remarks: what else a reader must know, a paragraph each.
 
     Raises:
         ValueError: no rows, no columns, or what is no waveform.
@@ -54,9 +55,10 @@ def sounds_page(rows: Mapping[str, Sounds], *, title: str, columns: int) -> str:
         f"Time runs to the right over {seconds} s; frequency runs upwards from 0 to half of {rates} Hz; "
         "dark is loud. Sound k of every model stands in column k."
     )
+    paragraphs = "".join(f"<p>{html.escape(text)}</p>\n" for text in (legend, *remarks))
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<p>{html.escape(legend)}</p>\n{sections}</html>\n"
+        f"<style>{_STYLE}</style>\n<h1>{html.escape(title)}</h1>\n{paragraphs}{sections}</html>\n"
     )
 
 

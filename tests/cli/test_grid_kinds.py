@@ -8,7 +8,7 @@ from PIL import Image
 
 from genbench.cli.main import main
 from genbench.core.dataset import build_dataset
-from genbench.core.record import Record
+from genbench.core.record import Failure, Record
 from genbench.core.spec import Cell, Ref, Tier, parse_ref
 from genbench.harness.building import build
 from genbench.harness.evidence import subset_rows
@@ -222,6 +222,34 @@ def test_sounds_are_pictures_of_spectrograms_and_a_page_that_plays(tmp_path, cap
     table = (folder.path / "table.md").read_text()
     assert "![samples](grid.png)" in table
     assert "\n[sounds](sounds.html)" in table  # a link, as Markdown shows no page inside itself
+
+
+@pytest.mark.parametrize("kind", ["samples", "sounds", "reconstructions"])
+def test_cells_that_are_not_finished_are_left_out_and_named(kind, tmp_path, capsys):
+    """Their samples may lie there all the same."""
+    names = ("vae", "vqvae", "fsq")
+    folder = _run_folder(tmp_path / "run", [_cell(name, seed=seed) for seed, name in enumerate(names)])
+    done, failed, half = folder.plan().cells
+    if kind == "sounds":
+        codes = np.zeros((3, 1, 512), dtype=np.uint8)
+        for cell in (done, failed, half):
+            file = folder.cell_folder(cell.key) / "samples.npz"
+            np.savez(file, samples=codes, levels=np.array(256), sample_rate=np.array(8000))
+    error = Failure(phase="score", type="MemoryError", message="no memory left")
+    folder.write_record(Record(key=failed.key, cell=failed, status="failed", error=error, started="2026", ended="2026"))
+    (folder.cell_folder(half.key) / "record.json").unlink()
+    assert main(["grid", str(folder.path), "--kind", kind, "--columns", "2"]) == 0
+    remarks = [
+        "left out `vqvae seed 1`: failed in score: MemoryError",
+        "left out `fsq seed 2`: not finished; `genbench run` goes on with it",
+    ]
+    assert capsys.readouterr().err.splitlines() == remarks
+    if kind == "sounds":
+        page = (folder.path / "sounds.html").read_text()
+        assert page.count("<h2>") == 1
+        assert all(f"<p>{remark}</p>" in page for remark in remarks)
+    elif kind == "samples":
+        assert _pixels(folder.path / "grid.png").shape[0] < 2 * 66  # one row
 
 
 def test_a_run_without_sounds_has_no_page_of_them(mixed, capsys):

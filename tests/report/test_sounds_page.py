@@ -58,6 +58,11 @@ def test_models_keep_their_order_and_no_more_than_the_columns_are_there():
     assert "over 0.1 s" in page
 
 
+def test_remarks_stand_below_the_legend_as_they_are_written():
+    page = sounds_page({"a": Sounds(CODES, 256, 8000)}, title="t", columns=1, remarks=["left out `<b>`", "and more"])
+    assert "</p>\n<p>left out `&lt;b&gt;`</p>\n<p>and more</p>\n<section>" in page
+
+
 def test_a_page_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one model"):
         sounds_page({}, title="t", columns=8)
