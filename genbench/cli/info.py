@@ -8,12 +8,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from genbench.cli.tiers import tiers_of_model, tiers_of_suite
 from genbench.core.declared import declaration, settings_of
 from genbench.core.errors import SettingError, UnknownName, nearest
 from genbench.core.presets import SAMPLING, preset_values
 from genbench.core.references import checked_model, given_settings
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar, parse_ref
+from genbench.plan import suite_files
 
 _FOLDERS = {"model": "models", "dataset": "data", "metric": "metrics", "feature extractor": "features"}
 _KINDS = {"model": "model", "dataset": "dataset", "metric": "metric", "features": "feature extractor", "suite": "suite"}
@@ -52,8 +54,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _places(name: str) -> tuple[dict[str, Path], set[str]]:
     """Kind -> file of everything of that name, and all names that there are."""
-    from genbench.plan import suite_files
-
     suites = suite_files()
     files = {kind: Registry[object](kind, folder).files() for kind, folder in _FOLDERS.items()}
     found = {kind: named[name] for kind, named in files.items() if name in named}
@@ -66,7 +66,8 @@ def _described(kind: str, path: Path, ref: Ref) -> str:
     if kind == "suite":
         if ref.preset is not None or ref.config:
             raise SettingError(f"suite `{ref.name}` takes no settings", hint=f"`genbench info {ref.name}` describes it")
-        return f"{ref.name} (suite)\n\n{path.read_text(encoding='utf-8')}".rstrip()
+        tiers = "\n".join(tiers_of_suite(path))
+        return f"{ref.name} (suite)\n\n{tiers}\n\n{path.read_text(encoding='utf-8')}".rstrip()
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "no description"
     text = f"{ref.name} ({kind}, {path.parent.name})\n\n{doc}"
     if kind == "model":
@@ -87,7 +88,8 @@ def _of_model(path: Path, ref: Ref) -> list[str]:
     changed = f" and {', '.join(f'`{key}`' for key in given)} as given" if given else ""
     other = next((name for name in reversed(declared.presets) if name != preset), preset)
     return [
-        f"presets: {', '.join(declared.presets)}",
+        f"presets: {', '.join(declared.presets)}; a tier takes, unless `{ref.name}[preset=NAME]` says another:",
+        *tiers_of_model(ref.name, declared.presets),
         f"settings with preset `{preset}`{changed}; `genbench info '{ref.name}[preset={other}]'` shows another:",
         *_listed(config),
         *([f"settings of the sampler with preset `{preset}`:", *_listed(sampling)] if sampling else []),

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 
 from genbench.cli.main import main
+from genbench.cli.tiers import tiers_of_model
 from genbench.core.model import MODELS
 from genbench.core.presets import CONFIG, SAMPLING, preset_values
+from genbench.plan import Selection, make_plan, read_suite, suite_files
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,46 @@ def test_settings_in_brackets_are_shown_in_place_of_those_of_the_preset(capsys):
     assert "  ddof: Literal[0, 1] = 0" in said(capsys, "frechet_distance[ddof=0]")
     assert "  resolution: int = 16" in said(capsys, "shapes[resolution=16]")
     assert "  preset: Preset = 'continuous'" in said(capsys, "sap[preset=continuous]")
+
+
+def test_a_model_says_which_tiers_take_which_preset(capsys):
+    lines = said(capsys, "vdvae").splitlines()
+    start = lines.index("presets: smoke, small, paper; a tier takes, unless `vdvae[preset=NAME]` says another:")
+    shown = dict(line.strip().split(": ", 1) for line in lines[start + 1 : start + 4])
+    plans = {}
+    for name, path in suite_files().items():
+        suite = read_suite(path)
+        for tier in suite.tiers if any(entry.use.name == "vdvae" for entry in suite.models) else ():
+            cells = make_plan(suite, Selection(tier=tier, models=("vdvae",)), version="1").cells
+            preset = next(cell.subject.preset or cell.protocol.preset for cell in cells if cell.role == "model")
+            plans.setdefault(preset, set()).add((tier, name))
+    assert set(shown) == set(plans) == {"smoke", "small", "paper"}
+    for preset, text in shown.items():
+        pairs = [part.removeprefix("tiers ").removeprefix("tier ").split(" of ") for part in text.split("; ")]
+        assert {(t, s) for tiers, suites in pairs for t in tiers.split(", ") for s in suites.split(", ")} == plans[
+            preset
+        ]
+
+
+def test_a_preset_that_a_row_names_is_that_of_all_tiers_and_one_that_nobody_takes_says_so(capsys):
+    text = said(capsys, "jem")
+    assert "\n  vector: tiers smoke, quick, standard, paper of density2d" in text
+    assert "\n  blank: no tier" in "\n" + "\n".join(tiers_of_model("vae", ["blank"]))
+
+
+def test_of_a_model_that_no_suite_has_the_presets_are_those_that_tiers_would_give_it():
+    smoke, small = tiers_of_model("a_model_that_nobody_has_written", ["smoke", "small"])
+    assert smoke.startswith("  smoke: tier smoke of audio, ")
+    assert "tiers quick, standard of" in small
+
+
+def test_a_suite_says_the_preset_the_data_and_the_budget_of_each_tier(capsys):
+    text = said(capsys, "digits")
+    assert "  quick: preset smoke on digits, 40,000 examples seen, 512 samples drawn\n" in text
+    assert "  standard: preset small on digits, 2,000,000 examples seen, 2,048 samples drawn\n" in text
+    assert "schema: genbench.suite/1" in text
+    assert "rows with a preset of their own" not in text
+    assert "rows with a preset of their own: nice[preset=vector], " in said(capsys, "tabular")
 
 
 @pytest.mark.parametrize(
