@@ -19,10 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `leaderboard`."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="run folder")
     parser.add_argument("--sort", metavar="score", help="score to sort by (default: the suite's first)")
+    parser.add_argument(
+        "--columns",
+        type=_names,
+        metavar="names",
+        help="only these, in this order, separated by commas: names as CSV and JSON spell them, or metrics for all of "
+        "their scores (default: all)",
+    )
     formats = ["rich", "md", "latex", "csv", "json"]
     parser.add_argument("--format", choices=formats, default="rich", help="default: rich")
     parser.add_argument("-o", "--output", type=Path, metavar="file", help="write there instead of to stdout")
-    parser.epilog = "example: genbench leaderboard runs/images-quick --format latex -o table.tex"
+    parser.epilog = (
+        "example: genbench leaderboard runs/images-quick --format latex -o table.tex\n"
+        "  genbench leaderboard runs/images-quick --columns fd_shapes_net,bits_per_dim,latency_seconds --format latex"
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,15 +48,25 @@ def run(options: argparse.Namespace) -> int:
         from genbench.report.leaderboard import leaderboard
         from genbench.report.terminal import print_leaderboards, results_console
 
-        print_leaderboards(leaderboard(records, sort=options.sort, speeds=speeds), results_console())
+        boards = leaderboard(records, sort=options.sort, speeds=speeds, columns=options.columns)
+        print_leaderboards(boards, results_console())
         return 0
     pictures = {} if options.output is None else _pictures(options.runs, options.output.parent)
-    text = rendered(records, options.format, sort=options.sort, speeds=speeds, pictures=pictures)
+    text = rendered(
+        records, options.format, sort=options.sort, speeds=speeds, pictures=pictures, columns=options.columns
+    )
     if options.output is None:
         sys.stdout.write(text)
     else:
         write_atomically(options.output, text.encode())
     return 0
+
+
+def _names(text: str) -> list[str]:
+    names = [name for part in text.split(",") if (name := part.strip())]
+    if not names:
+        raise argparse.ArgumentTypeError("no name; write --columns fd_shapes_net,bits_per_dim")
+    return names
 
 
 def records_of(runs: Sequence[Path]) -> list[Record]:
@@ -75,6 +95,7 @@ def rendered(
     sort: str | None,
     speeds: Sequence[BenchFile] = (),
     pictures: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> str:
     """The table as text of one kind; CSV has the records alone, and pictures stand in Markdown and JSON.
 
@@ -84,14 +105,19 @@ def rendered(
         sort: score to sort by; None takes the suite's first.
         speeds: timed rounds of the runs.
         pictures: what is shown -> path from where the text will lie.
+        columns: to show; None shows all.
+
+    Raises:
+        UnknownName: no table has a column of a name.
     """
     from genbench.report.leaderboard import leaderboard
 
+    boards = leaderboard(records, sort=sort, speeds=speeds, columns=columns)
     if kind == "csv":
         from genbench.report.frame import to_csv
 
-        return to_csv(records)
-    boards = leaderboard(records, sort=sort, speeds=speeds)
+        names = dict.fromkeys(column.name for board in boards for column in board.columns)
+        return to_csv(records, columns=None if columns is None else list(names))
     if kind == "md":
         from genbench.report.markdown import to_markdown
 

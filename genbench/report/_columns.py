@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 
+from genbench.core.errors import UnknownName
 from genbench.core.record import Better, Record, Score
+from genbench.report._givers import metric_of
 from genbench.report._groups import shared_protocol
 from genbench.report._rows import Subject, cost, timed_on
 from genbench.report._table import Column
@@ -54,6 +56,26 @@ def columns_of(rows: Sequence[Subject], home: str) -> tuple[Column, ...]:
     quality = [_quality(name, records) for name in _score_order(records)] or _asked(rows)
     costs = [c for c in COSTS if any(cost(row, c.name, timed_on(row, home)) is not None for row in rows)]
     return (*quality, *costs)
+
+
+def chosen(names: Sequence[str], known: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """Names of columns in the order in which they were asked for, each once.
+
+    Args:
+        names: of columns, or of metrics, which stand for all the scores that they give.
+        known: columns that there are.
+        metrics: registered names of the metrics behind them.
+
+    Raises:
+        UnknownName: one is neither; the hint lists all columns.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        given = [name] if name in known else [score for score in known if metric_of(score, metrics) == name]
+        if not given:
+            raise UnknownName(f"no column `{name}`", hint=f"columns: {', '.join(known)}")
+        found |= dict.fromkeys(given)
+    return list(found)
 
 
 def usual_count(scores: Sequence[Score]) -> int:

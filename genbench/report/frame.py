@@ -8,22 +8,26 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from genbench.core.record import Record, Score
+from genbench.report._givers import metric_of
 from genbench.report._groups import newest
 from genbench.report._rows import failure_text, one_line
 
 _SCORE = ("value", "unit", "better", "kind", "stderr", "ci95_low", "ci95_high", "ci95_half_width", "interval")
+_MACHINE = "fingerprint"
 _COST = (
     "num_parameters",
     "samples_seen",
     "train_images_per_second",
     "sample_images_per_second",
+    "latency_seconds",
+    "real_time_factor",
     "network_evaluations",
     "train_seconds",
     "peak_memory_gib",
     "time_to_quality",
     "samples_to_quality",
     "quality_budget_seconds",
-    "fingerprint",
+    _MACHINE,
 )
 COLUMNS = (
     *("suite", "suite_version", "tier", "dataset", "label", "role", "paradigm", "seed", "device", "status", "score"),
@@ -37,19 +41,43 @@ COLUMNS = (
 Value = str | int | float | None
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame(records: Sequence[Record], *, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One row for each subject, seed and score, with the costs of its cell beside it.
 
     `status` is `ok`, `skipped` or `failed`; a skipped metric and a failed cell have a row of their own, with a
     `reason` and no value. `protocol` is JSON with sorted keys. Equal sets of records give equal frames.
+
+    Args:
+        records: of any runs.
+        columns: names of the scores that have rows and of the costs that have columns; None keeps all. Without a score
+            among them there is one row for each subject and seed.
     """
-    rows = [row for record in sorted(newest(records), key=_canonical) for row in _rows(record)]
-    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=_dtype(name)) for name in COLUMNS})
+    rows = [row for record in sorted(newest(records), key=_canonical) for row in _chosen_rows(record, columns)]
+    kept = {_MACHINE, *(columns or ()), *(["quality_budget_seconds"] if "time_to_quality" in (columns or ()) else [])}
+    names = [name for name in COLUMNS if columns is None or name not in _COST or name in kept]
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=_dtype(name)) for name in names})
 
 
-def to_csv(records: Sequence[Record]) -> str:
+def to_csv(records: Sequence[Record], *, columns: Sequence[str] | None = None) -> str:
     """The frame as CSV with a header; what is absent is empty."""
-    return str(frame(records).to_csv(index=False, lineterminator="\n"))
+    return str(frame(records, columns=columns).to_csv(index=False, lineterminator="\n"))
+
+
+def _chosen_rows(record: Record, columns: Sequence[str] | None) -> Iterator[dict[str, Value]]:
+    """Rows of the chosen scores; a metric that was skipped has one where it would have given one of them."""
+    if columns is None or record.status == "failed":
+        yield from _rows(record)
+        return
+    scores = [name for name in columns if name not in _COST]
+    if not scores:
+        yield {**_cell(record), **_cost(record), "status": record.status}
+        return
+    metrics = {ref.label: ref.name for ref in record.cell.metrics}
+    for row in _rows(record):
+        name = str(row["score"])
+        giver = metrics.get(name, name)
+        if name in scores or (row["status"] == "skipped" and any(metric_of(score, [giver]) for score in scores)):
+            yield row
 
 
 def _canonical(record: Record) -> tuple[str, int, str, str, str, str, int, str]:
@@ -96,12 +124,15 @@ def _cell(record: Record) -> dict[str, Value]:
 def _cost(record: Record) -> dict[str, Value]:
     timing = record.timing
     train, sample = timing.train_images_per_second, timing.sample_images_per_second
+    latency, real_time = timing.latency_seconds, timing.real_time_factor
     target = timing.time_to_quality  # its budget without a time is a miss
     return {
         "num_parameters": record.num_parameters,
         "samples_seen": record.cell.samples_seen,
         "train_images_per_second": None if train is None else train.median,
         "sample_images_per_second": None if sample is None else sample.median,
+        "latency_seconds": None if latency is None else latency.median,
+        "real_time_factor": None if real_time is None else real_time.median,
         "network_evaluations": timing.network_evaluations,
         "train_seconds": timing.train_seconds,
         "peak_memory_gib": timing.peak_memory_gib,
@@ -141,7 +172,7 @@ _WHOLE = {
     "samples_to_quality",
     "network_evaluations",
 }
-_FLOAT = {"value", "stderr", "ci95_low", "ci95_high", "ci95_half_width"} | (set(_COST) - _WHOLE - {"fingerprint"})
+_FLOAT = {"value", "stderr", "ci95_low", "ci95_high", "ci95_half_width"} | (set(_COST) - _WHOLE - {_MACHINE})
 
 
 def _dtype(name: str) -> str:

@@ -16,7 +16,7 @@ from genbench.core.bench import BenchFile
 from genbench.core.errors import UnknownName, nearest
 from genbench.core.record import Better, Kind, Record
 from genbench.report._busy import SPEEDS, busy, busy_remarks
-from genbench.report._columns import MACHINE_COSTS, columns_of
+from genbench.report._columns import MACHINE_COSTS, chosen, columns_of
 from genbench.report._controls import control_findings
 from genbench.report._groups import Group, grouped
 from genbench.report._noise import SEEDS_FOR_SPREAD, Estimate, Place, best_first, places
@@ -38,6 +38,7 @@ __all__ = ["CellValue", "Column", "Finding", "Leaderboard", "Legend", "Row", "co
 
 _WEAKEST_FIRST: tuple[Kind, ...] = ("estimate", "bound", "dequantised", "exact")
 _COUNTED = frozenset({"samples_seen", "network_evaluations", "samples_to_quality"})
+_TO_TARGET = frozenset({"time_to_quality", "samples_to_quality"})
 BEYOND = ">"
 _BORROWED = "samples from weights that another row trained"
 _SMOKE = "tier smoke: small networks, trained for seconds; a check that all works, not a comparison of models"
@@ -56,23 +57,33 @@ _MEANINGS = {
 
 
 def leaderboard(
-    records: Sequence[Record], *, sort: str | None = None, speeds: Sequence[BenchFile] = ()
+    records: Sequence[Record],
+    *,
+    sort: str | None = None,
+    speeds: Sequence[BenchFile] = (),
+    columns: Sequence[str] | None = None,
 ) -> list[Leaderboard]:
     """Tables of all records, one for each group that may be ranked together.
 
     Args:
         records: of any runs, in any order; the result does not depend on the order.
-        sort: name of a score or of a cost column; None takes the first score of each table.
+        sort: name of a score or of a cost column; None takes the first score of each table, or where that is not shown
+            the first that is.
         speeds: timed rounds of the runs; where they have a row, its speeds are theirs.
+        columns: names of scores and costs to show, in this order, and of metrics for all their scores; None shows all.
 
     Raises:
-        UnknownName: no table has a column named `sort`.
+        UnknownName: no table has a column named `sort`, or one of `columns`.
     """
     tables = [_Numbers(group, speeds) for group in grouped(records)]
-    known = {column.name for table in tables for column in table.columns}
+    known = list(dict.fromkeys(column.name for table in tables for column in table.columns))
     if sort is not None and tables and sort not in known:
         raise UnknownName(f"no column `{sort}` to sort by", hint=nearest(sort, known))
-    return [_board(table, sort) for table in tables]
+    if columns is not None and tables:
+        names = chosen(columns, known, [ref.name for record in records for ref in record.cell.metrics])
+        for table in tables:
+            table.show(names)
+    return [_board(table, sort) for table in tables if table.shown or columns is None]
 
 
 def control_order(records: Sequence[Record]) -> list[Finding]:
@@ -91,6 +102,7 @@ class _Numbers:
         self.rows = subjects(group.records, speeds)
         self.home = home_machine(self.rows)
         self.columns = columns_of(self.rows, self.home)
+        self.shown = self.columns
         self.values = {
             (index, column.name): value
             for index, row in enumerate(self.rows)
@@ -98,6 +110,19 @@ class _Numbers:
             if (value := self._estimate(row, column)) is not None
         }
         self.places = {column.name: self._places(column) for column in self.columns}
+
+    def show(self, names: Sequence[str]) -> None:
+        """Show these columns alone, in this order, as far as they are there."""
+        own = {column.name: column for column in self.columns}
+        self.shown = tuple(own[name] for name in names if name in own)
+
+    @property
+    def usual(self) -> Column | None:
+        """The column that sorts: the first score, or where that is not shown the first that is."""
+        first = self.columns[:1]
+        if first and first[0] in self.shown:
+            return first[0]
+        return next((column for column in (*[c for c in self.shown if c.quality], *self.shown, *first)), None)
 
     def _estimate(self, row: Subject, column: Column) -> Estimate | None:
         if column.quality:
@@ -162,7 +187,7 @@ class _Notes:
 
 
 def _board(table: _Numbers, sort: str | None) -> Leaderboard:
-    by = next((c for c in table.columns if c.name == sort), table.columns[0] if table.columns else None)
+    by = next((c for c in table.columns if c.name == sort), table.usual)
     notes = _Notes()
     rows = tuple(_row(table, index, by, notes) for index in table.order(by))
     cell = table.group.records[0].cell
@@ -173,13 +198,13 @@ def _board(table: _Numbers, sort: str | None) -> Leaderboard:
         dataset=one_line(cell.dataset.label),
         features=one_line(cell.features.label),
         sort="" if by is None else by.name,
-        columns=table.columns,
+        columns=table.shown,
         rows=rows,
         footnotes=tuple(notes.texts),
-        legend=_legend(table.columns, rows),
-        findings=control_findings(table.rows, table.columns),
+        legend=_legend(table.shown, rows),
+        findings=control_findings(table.rows, table.shown),
         split=tuple(map(one_line, table.group.split)),
-        remarks=_remarks(table),
+        remarks=_remarks(table, by),
     )
 
 
@@ -196,7 +221,7 @@ def _row(table: _Numbers, index: int, by: Column | None, notes: _Notes) -> Row:
         failed_seeds=tuple(record.cell.seed for record in subject.failed),
         samples_seen=cell.samples_seen,
         tier=None if place is None else place.tier,
-        cells=tuple(_cell(table, index, position, notes) for position in range(len(table.columns))),
+        cells=tuple(_cell(table, index, position, notes) for position in range(len(table.shown))),
         notes=marks,
     )
 
@@ -224,7 +249,7 @@ def _row_notes(table: _Numbers, row: Subject) -> list[str]:
 
 
 def _cell(table: _Numbers, index: int, position: int, notes: _Notes) -> CellValue:
-    row, column = table.rows[index], table.columns[position]
+    row, column = table.rows[index], table.shown[position]
     value = table.values.get((index, column.name))
     if value is not None:
         return _measured(table, index, column, value, notes)
@@ -294,19 +319,24 @@ def _legend(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Legend, ...
     return (*(Legend(sign, meaning) for sign, meaning in _MEANINGS.items() if sign in used), *tiers)
 
 
-def _remarks(table: _Numbers) -> tuple[str, ...]:
-    """Metrics that apply to no row, and hence have no column; scores of which nobody gave the noise."""
+def _remarks(table: _Numbers, by: Column | None) -> tuple[str, ...]:
+    """Metrics that apply to no row, and hence have no column; scores of which nobody gave the noise.
+
+    Of a table whose columns were chosen, what concerns these.
+    """
     records = [record for row in table.rows for record in row.records]
+    whole, names = table.shown == table.columns, {column.name for column in table.shown}
     everywhere = [name for name in (records[0].skipped if records else {}) if all(name in r.skipped for r in records)]
-    reasons = {name: "; ".join(sorted({record.skipped[name] for record in records})) for name in everywhere}
-    bare = [column.name for column in table.columns if column.quality and table.without_noise(column)]
+    reasons = {name: "; ".join(sorted({record.skipped[name] for record in records})) for name in everywhere if whole}
+    bare = [column.name for column in table.shown if column.quality and table.without_noise(column)]
     return (
         *([_SMOKE] if table.group.records[0].cell.tier == "smoke" else []),
-        *busy_remarks(table.rows, table.home),
-        *_rounds(table.rows),
-        *_target(records),
+        *(busy_remarks(table.rows, table.home) if names & SPEEDS else []),
+        *(_rounds(table.rows) if names & MACHINE_COSTS else []),
+        *(_target(records) if names & _TO_TARGET else []),
         *(one_line(f"`{name}` applies to no row: {reasons[name]}") for name in sorted(reasons)),
         *(f"`{name}` is {_NO_NOISE}" for name in bare),
+        *([] if by is None or by in table.shown else [f"sorted by `{by.name}`, which is not shown"]),
     )
 
 
