@@ -29,10 +29,10 @@ network without a condition.
   standard deviation S, and it is told log r where the authors tell it t or log sigma.
 - `smoke` and `small` use narrow networks, high learning rates and short averages, for a thousand steps. Their network
   returns F of eps_hat = sin(phi) v - cos(phi) F, which Karras et al. (2022, arXiv:2206.00364) found easier to learn;
-  errors of F weigh the same (`weighting` "velocity") at times even in phi, where the paper's weights, and even times,
-  leave the noise at which objects take shape to long trainings; and S is 1, where pixels have about 0.5: the output
-  then keeps more of the input. They train on noised integers, the data whose density the likelihood asks for, and
-  sample by DPM-Solver++. `small` stacks 2x2 pixels into channels.
+  errors of F weigh the same (`weighting` "velocity") at times even in phi, where the paper's leave the noise at which
+  objects take shape to long trainings; and S is 1, where pixels have about 0.5, which keeps more of the input. They
+  train on noised integers, the data whose density the likelihood asks for, and sample by DPM-Solver++. `small` stacks
+  2x2 pixels into channels.
 - Pixels lie in [-1, 1] for VE too, so that sigma_min and sigma_max are twice the authors'.
 - Every sampler ends with a denoising step from t_min, not one of noise.
 - The predictor of sub-VP makes the exact step of its own diffusion where the authors take an Euler-Maruyama step.
@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -219,19 +219,16 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         With lambda = g^2, half its integral over time is the part `nats_per_dim`, a constant times the total. With
         "velocity" the error of the noise is divided by cos(phi), which makes it that of F.
         """
-        x_0 = self._dequantised(batch.x, None) if self.config.dequantised else self._scaled(batch.x)
+        x_0 = self._points(batch.x, None, dequantised=self.config.dequantised)
         t = self._times(len(x_0), x_0.device)
         z = torch.randn_like(x_0)
         x = over(self.sde.alpha(t), x_0) * x_0 + over(self.sde.sigma(t), x_0) * z
         error = z - self.noise_in(x, t, self.told_in_training(batch))
         if self.config.weighting == "velocity":
             error = error * over(torch.hypot(self.sde.ratio(t) / self.config.data_std, torch.ones_like(t)), x_0)
-        error = error.square().mean()
-        parts = {}
-        if self.config.weighting == "likelihood":
-            first, last = self._log_ratios(self.config.train_t_min)
-            parts = {"nats_per_dim": (last - first) * error.detach()}
-        return Loss(error, {"denoising": error.detach(), **parts})
+        error, (first, last) = error.square().mean(), self._log_ratios(self.config.train_t_min)
+        bound = {"nats_per_dim": (last - first) * error.detach()} if self.config.weighting == "likelihood" else {}
+        return Loss(error, {"denoising": error.detach(), **bound})
 
     def _times(self, count: int, device: torch.device) -> Tensor:
         """Times of a batch of training, by the weighting: (B,)."""
@@ -241,9 +238,8 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         first, last = self._log_ratios(self.config.train_t_min)
         if self.config.weighting == "likelihood":
             return self.sde.time((first + (last - first) * u).exp())
-        S = self.config.data_std
-        start, end = (math.atan(math.exp(log_ratio) / S) for log_ratio in (first, last))
-        return self.sde.time(S * (start + (end - start) * u).tan())
+        start, end = (math.atan(math.exp(log_ratio) / self.config.data_std) for log_ratio in (first, last))
+        return self.sde.time(self.config.data_std * (start + (end - start) * u).tan())
 
     def noise_in(self, x: Tensor, t: Tensor, told: Tensor | None = None) -> Tensor:
         """eps_hat: the shape of `x`.
@@ -307,7 +303,7 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         Of Hutchinson's estimate, the mean over the generator is that log-density.
         """
         log_bin = 0.0 if self.levels is None else math.log(2.0 / (self.levels - 1))
-        x_0 = self._dequantised(x, generator)
+        x_0 = self._points(x, generator)
         return self.log_density(x_0, generator=generator) + self.spec.num_dims * log_bin
 
     def log_density(self, x: Tensor, *, generator: Generator) -> Tensor:
@@ -383,18 +379,14 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
     def _exact(self) -> bool:
         return self.spec.num_dims <= self.sampling.exact_divergence_dims
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        return x if self.levels is None else to_signed(x, self.levels)
-
-    def _dequantised(self, x: Tensor, generator: Generator | None) -> Tensor:
-        """Integers with noise over their bins, of width 2 / (levels - 1) around their places in [-1, 1]."""
-        if self.levels is None:
-            return x
+    def _points(self, x: Tensor, generator: Generator | None, *, dequantised: bool = True) -> Tensor:
+        """Integers in [-1, 1], or with noise over their bins, of width 2 / (levels - 1) around these places."""
+        if self.levels is None or not dequantised:
+            return x if self.levels is None else to_signed(x, self.levels)
         return dequantise_signed(x, self.levels, generator=generator)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a time lies on the flow: its angle, and v = x / norm."""
 
     phi: float
