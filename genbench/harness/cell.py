@@ -31,7 +31,7 @@ from genbench.harness.asked_evidence import gather_asked
 from genbench.harness.building import build, training_set
 from genbench.harness.controls import control_samples
 from genbench.harness.environment import environment
-from genbench.harness.evidence import gather, num_of_control, subset
+from genbench.harness.evidence import gather, num_compared, subset
 from genbench.harness.kept_training import forget, keep, kept_training, times_alike
 from genbench.harness.quality import QualityWatch
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
@@ -215,7 +215,8 @@ class _Story:
 
     def _control(self, dataset: Dataset, train_set: Batch) -> Made:
         with self._during("sample"):
-            held_out = subset(dataset, "test", num_of_control(self._cell, dataset)).x
+            skip = num_compared(self._cell, dataset) if dataset.spec.kind == "vector" else 0
+            held_out = subset(dataset, "test", self._cell.protocol.num_samples, skip=skip).x
             generator = torch.Generator().manual_seed(self._cell.seed + _CONTROL_SEED)
             name = self._cell.subject.name
             samples = control_samples(name, held_out, train_set.x, dataset.spec, generator=generator)

@@ -59,10 +59,10 @@ def subset_rows(dataset: Dataset, split: Split, count: int, *, skip: int = 0) ->
     return np.random.default_rng(_SUBSET_SEED).permutation(size)[skip : skip + count]
 
 
-def num_of_control(cell: Cell, dataset: Dataset) -> int:
-    """How many held-out examples a control is made of; of vectors, which are compared with others of these, half."""
-    count, size = cell.protocol.num_samples, dataset.size("test")
-    return count if size is None or dataset.spec.kind != "vector" else min(count, size // 2)
+def num_compared(cell: Cell, dataset: Dataset) -> int:
+    """How many held-out vectors samples are compared with; half of a split at most, as controls are made of others."""
+    count, size = cell.protocol.num_reference, dataset.size("test")
+    return count if size is None else min(count, size // 2)
 
 
 def gather(
@@ -242,5 +242,4 @@ def _codes(cell: Cell, dataset: Dataset, model: GenerativeModel | None) -> CodeE
 
 
 def _vectors(cell: Cell, dataset: Dataset, samples: Tensor) -> VectorEvidence:
-    taken = num_of_control(cell, dataset) if cell.role == "control" else 0  # nothing is compared with itself
-    return VectorEvidence(samples=samples, reference=subset(dataset, "test", cell.protocol.num_reference, skip=taken).x)
+    return VectorEvidence(samples=samples, reference=subset(dataset, "test", num_compared(cell, dataset)).x)
