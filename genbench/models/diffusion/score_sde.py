@@ -220,22 +220,21 @@ class ScoreSDE(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iter
         "velocity" the error of the noise is divided by cos(phi), which makes it that of F.
         """
         x_0 = self._points(batch.x, None, dequantised=self.config.dequantised)
-        t = self._times(len(x_0), x_0.device)
+        first, last = self._log_ratios(self.config.train_t_min)
+        t = self._times(first, last, torch.rand(len(x_0), device=x_0.device))
         z = torch.randn_like(x_0)
         x = over(self.sde.alpha(t), x_0) * x_0 + over(self.sde.sigma(t), x_0) * z
         error = z - self.noise_in(x, t, self.told_in_training(batch))
         if self.config.weighting == "velocity":
             error = error * over(torch.hypot(self.sde.ratio(t) / self.config.data_std, torch.ones_like(t)), x_0)
-        error, (first, last) = error.square().mean(), self._log_ratios(self.config.train_t_min)
+        error = error.square().mean()
         bound = {"nats_per_dim": (last - first) * error.detach()} if self.config.weighting == "likelihood" else {}
         return Loss(error, {"denoising": error.detach(), **bound})
 
-    def _times(self, count: int, device: torch.device) -> Tensor:
-        """Times of a batch of training, by the weighting: (B,)."""
-        u = torch.rand(count, device=device)
+    def _times(self, first: float, last: float, u: Tensor) -> Tensor:
+        """Times of training by the weighting, between two logarithms of r, at shares u (B,) of the way: (B,)."""
         if self.config.weighting == "score":
             return self.config.train_t_min + (1.0 - self.config.train_t_min) * u
-        first, last = self._log_ratios(self.config.train_t_min)
         if self.config.weighting == "likelihood":
             return self.sde.time((first + (last - first) * u).exp())
         start, end = (math.atan(math.exp(log_ratio) / self.config.data_std) for log_ratio in (first, last))
