@@ -19,13 +19,13 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 import torch
 
+from genbench.core.data_root import data_root, missing
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
 from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 from genbench.data._pooling import average_pooled
-from genbench.data._root import data_root, missing
 
 UNSIGNED_BYTE = 8
 NATIVE = 28

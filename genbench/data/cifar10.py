@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genbench.core.data_root import data_root, missing
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._images import Frame, image_files, read_images, shared_frame
 from genbench.data._pooling import average_pooled
-from genbench.data._root import data_root, missing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RESOLUTIONS = (8, 16, 32)

@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from genbench.core.data_root import data_root, missing
 from genbench.core.dataset import Batch, Dataset, DataSpec, Factor, Split, register_dataset
 from genbench.core.errors import DataError
 from genbench.data._access import checked_indices, checked_split
-from genbench.data._root import data_root, missing
 from genbench.prob import mu_law
 
 SAMPLE_RATE = 8_000
