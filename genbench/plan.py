@@ -239,16 +239,19 @@ def _chosen(suite: Suite, wanted: Sequence[str]) -> list[ModelEntry]:
         return list(suite.models)
     chosen: list[ModelEntry] = []
     for text in wanted:
-        chosen += _of_paradigm(text[1:]) if text.startswith("@") else [_entry(suite, text)]
+        chosen += _of_paradigm(text[1:]) if text.startswith("@") else _entries(suite, text)
     return chosen
 
 
-def _entry(suite: Suite, text: str) -> ModelEntry:
+def _entries(suite: Suite, text: str) -> list[ModelEntry]:
+    """The suite's row, or its rows of a bare name where none is bare itself; what it lacks takes a like row's budget."""
     ref = parse_model_ref(text)
     _known_model(ref)
     exact = [entry for entry in suite.models if entry.use == ref]
     same = [entry for entry in suite.models if entry.use.name == ref.name]
-    return ModelEntry(use=ref, samples_seen=next((entry.samples_seen for entry in exact + same), {}))
+    if same and not exact and ref == Ref(name=ref.name):
+        return same
+    return [ModelEntry(use=ref, samples_seen=next((entry.samples_seen for entry in exact + same), {}))]
 
 
 def _of_paradigm(paradigm: str) -> list[ModelEntry]:

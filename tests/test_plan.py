@@ -45,6 +45,18 @@ def test_rows_named_one_by_one_are_the_cells_of_the_suite(name):
     assert [cell.key for cell in whole.cells] == [cell.key for cell in named.cells]
 
 
+def test_a_bare_name_that_is_no_row_means_the_rows_of_that_model():
+    """As they stand in the suite, with the settings that suit its data; a bare row is itself alone."""
+
+    def labels(suite, name):
+        plan = make_plan(load_suite(suite), Selection(models=(name,)), version="1")
+        return [cell.label for cell in plan.cells if cell.role == "model"]
+
+    assert labels("density2d", "nice") == ["nice[preset=vector]"]
+    assert labels("density2d", "nice[preset=smoke]") == ["nice[preset=smoke]"]
+    assert labels("audio", "wavenet") == ["wavenet"]
+
+
 def test_a_misspelt_suite_names_the_nearest():
     with pytest.raises(UnknownName) as caught:
         load_suite("imagse")

@@ -42,7 +42,8 @@ def busy_remarks(rows: Sequence[Subject], home: str) -> list[str]:
     reasons = [f"rounds are flagged {', '.join(dict.fromkeys(flags))}"] if flags else []
     if crowds:
         load, processors = max(crowds)
-        reasons.append(f"up to {load:.1f} processes were ready to run, on {processors} processors")
+        counted = "1 processor" if processors == 1 else f"{processors} processors"
+        reasons.append(f"up to {load:.1f} processes were ready to run, on {counted}")
     whose = "speeds" if len(labels) == len(timed) else f"speeds of {', '.join(labels)}"
     says = "were measured while the machine was busy, so they are not ranked and none is called best"
     return [f"{whose} {says}: {'; '.join(reasons)}"]

@@ -375,6 +375,7 @@ def test_a_speed_from_a_busy_machine_is_shown_without_a_rank_and_the_table_says_
     assert [cell(crowded, name, "train_images_per_second").tier for name in ("fast", "a", "b")] == [None, 1, 2]
     said = "speeds of fast were measured while the machine was busy, so they are not ranked and none is called best: "
     assert f"{said}up to 3.2 processes were ready to run, on 2 processors" in crowded.remarks
+    assert any(text.endswith("on 1 processor") for text in board(3.2, processors=1).remarks)
     assert cell(board(3.2, processors=64), "fast", "train_images_per_second").bold
     assert cell(board(3.2, processors=None), "fast", "train_images_per_second").bold  # an older record does not say
 
