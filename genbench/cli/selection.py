@@ -39,7 +39,8 @@ def add_models(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="model",
         help="only these: names with settings (`ddpm[num_steps=20]`), `@paradigm`, `file.py`, or `module:Class`; "
-        "a bare name that is no row itself means the suite's rows of that model; may be repeated, and what is named twice counts once (default: all of the suite)",
+        "a bare name that is no row itself means the suite's rows of that model; may be repeated, and what is named "
+        "twice counts once (default: all of the suite)",
     )
 
 
