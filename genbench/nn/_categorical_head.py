@@ -59,11 +59,15 @@ class _CategoricalNLL(torch.autograd.Function):
     def forward(ctx: _Saved, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         d_features, d_weight, d_bias = torch.empty_like(features), torch.zeros_like(weight), torch.zeros_like(bias)
         total = features.new_zeros((), dtype=torch.float64)  # a sum of millions of terms
+        rows_at_once = min(_rows_at_once(weight), len(features))
+        room = features.new_empty(2, rows_at_once, weight.shape[1])  # one for all slices: fresh pages cost more
         for rows, c in _slices(features, weight):
             f, target = features[rows, c], targets[rows, c, None]
-            log_p = torch.addmm(bias[c], f, weight[c].T).log_softmax(1)
+            logits, log_p = (part[: len(f)] for part in room)
+            torch.addmm(bias[c], f, weight[c].T, out=logits)
+            torch.log_softmax(logits, 1, out=log_p)
             total -= log_p.gather(1, target).sum(dtype=torch.float64)
-            p = log_p.softmax(1)  # equals exp(log_p), and is several times faster than `exp` on a CPU
+            p = torch.softmax(log_p, 1, out=logits)  # equals exp(log_p), and is several times faster on a CPU
             p.scatter_add_(1, target, p.new_full(target.shape, -1.0))  # d nll / d logits = p - onehot
             torch.mm(p, weight[c], out=d_features[rows, c])
             d_weight[c].addmm_(p.T, f)
@@ -78,7 +82,11 @@ class _CategoricalNLL(torch.autograd.Function):
 
 
 def _slices(features: Tensor, weight: Tensor) -> Iterator[tuple[slice, int]]:
-    step = max(1, SLICE_ELEMENTS // weight.shape[1])
+    step = _rows_at_once(weight)
     for c in range(weight.shape[0]):
         for start in range(0, features.shape[0], step):
             yield slice(start, start + step), c
+
+
+def _rows_at_once(weight: Tensor) -> int:
+    return max(1, SLICE_ELEMENTS // weight.shape[1])
