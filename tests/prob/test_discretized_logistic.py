@@ -45,6 +45,15 @@ def test_log_probability_far_in_the_tail_is_linear_and_has_a_gradient():
     assert float(mu.grad) == pytest.approx(inverse_scale, rel=1e-4)
 
 
+@pytest.mark.parametrize("levels", [256, 17, 2])
+@pytest.mark.parametrize("log_scale", LOG_SCALES)
+def test_gradients_are_those_of_finite_differences(levels, log_scale):
+    x = torch.tensor([0, 1, levels // 3, levels // 2, levels - 2, levels - 1])
+    mu = torch.tensor([[-1.7], [-1.0], [0.013], [0.9921], [3.0]], dtype=torch.float64, requires_grad=True)
+    log_scales = torch.full((5, 1), log_scale, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *at: logistic.log_prob(x, *at, levels=levels), (mu, log_scales))
+
+
 @pytest.mark.parametrize("levels", [17, 2])
 @pytest.mark.parametrize(("mu", "log_scale"), [(0.2, -2.0), (-1.1, -1.0), (0.95, -4.0), (0.0, 0.5)])
 def test_draws_follow_the_probabilities(levels, mu, log_scale):
@@ -79,6 +88,19 @@ def test_probabilities_of_all_pixels_of_a_mixture_sum_to_one():
     mixture = logistic.Mixture(*(value.expand(125, *value.shape[1:]) for value in _mixture(0, 4, 3)))
     total = logistic.mixture_log_prob(pixels, mixture, levels=levels).double().exp().sum()
     assert float(total) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_mixture_sums_to_one_over_256_levels_and_has_the_gradient_of_finite_differences():
+    mixture = logistic.Mixture(*(value.double() for value in _mixture(5, 4, 1)))
+    everywhere = logistic.Mixture(*(value.expand(256, *value.shape[1:]) for value in mixture))
+    every = torch.arange(256).view(-1, 1, 1, 1)
+    total = logistic.mixture_log_prob(every, everywhere, levels=256).exp().sum()
+    assert total.item() == pytest.approx(1.0, abs=1e-12)
+    pixel = torch.tensor([0, 90, 255]).view(1, 3, 1, 1)
+    values = [value.double().requires_grad_() for value in _mixture(6, 4, 3)]
+    assert torch.autograd.gradcheck(
+        lambda *at: logistic.mixture_log_prob(pixel, logistic.Mixture(*at), levels=256), values
+    )
 
 
 def test_a_mixture_of_one_component_is_the_product_over_channels():
