@@ -77,7 +77,7 @@ class ImageGPT(ConditionalSampling, GenerativeModel, ExactLikelihood):
 
     presets: ClassVar[Mapping[str, DataclassInstance]] = {
         "smoke": Config(width=32, num_layers=2, inner_width=32, warmup_steps=20, ema_decay=0.95),
-        "small": Config(),
+        "small": Config(batch_size=8),  # of a short training, steps are worth more than examples
         "patch": Config(patch=4, width=96, inner_width=64, inner_layers=2),
         "paper": Config(
             width=512,
