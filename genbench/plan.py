@@ -244,7 +244,7 @@ def _chosen(suite: Suite, wanted: Sequence[str]) -> list[ModelEntry]:
 
 
 def _entries(suite: Suite, text: str) -> list[ModelEntry]:
-    """The suite's row, or its rows of a name where none is bare; what it lacks takes the budget of a row of the name."""
+    """The suite's row, or its rows of a name where none is bare; what it lacks takes the budget of a like row."""
     ref = parse_model_ref(text)
     _known_model(ref)
     exact = [entry for entry in suite.models if entry.use == ref]
