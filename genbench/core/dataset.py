@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test", "novel"]
 """`novel` holds the combinations that `train` never shows; few datasets have it."""
-DataKind = Literal["image", "vector", "waveform"]
+DataKind = Literal["image", "vector", "waveform", "text"]
 PAD = 0
 """Token that fills captions up to their common length."""
 FILE_KINDS = {".npz": "npz", ".zip": "zip", ".npy": "npy", ".pt": "pt", ".pth": "pt", ".tar": "tar"}
@@ -42,15 +42,19 @@ class DataSpec:
 
     kind: DataKind = "image"
     shape: tuple[int, ...]
-    """Shape of one example: (C, H, W) for images, (D,) for vectors, (1, T) for waveforms."""
+    """Shape of one example: (C, H, W) for images, (D,) for vectors, (1, T) for waveforms, (S, T) for an episode of S
+    texts of at most T words."""
     levels: int | None = 256
-    """Values run over 0 .. levels-1; None for float data. Those of waveforms are mu-law codes (`prob.mu_law`)."""
+    """Values run over 0 .. levels-1; None for float data. Those of waveforms are mu-law codes (`prob.mu_law`), those of
+    texts are words of `vocabulary`."""
+    picture_shape: tuple[int, ...] = ()
+    """(C, H, W) of the picture that each text of an episode is about, values 0 .. 255; empty for other data."""
     sample_rate: int | None = None
     """Values per second of a waveform; None where time has no part."""
     num_classes: int = 0
     factors: tuple[Factor, ...] = ()
     vocabulary: tuple[str, ...] = ()
-    """Words of the captions; the word at 0 is the padding and is empty."""
+    """Words of the captions, or of the texts; the word at 0 is the padding and is empty."""
 
     @property
     def num_dims(self) -> int:
@@ -72,20 +76,22 @@ class Batch:
     """Examples with what is known of them; row i of every tensor belongs to example i."""
 
     x: Tensor
-    """(B, *shape): uint8 images and waveforms with values 0 .. levels-1, float32 vectors."""
+    """(B, *shape): uint8 images, waveforms and texts with values 0 .. levels-1, float32 vectors."""
     y: Tensor | None = None
     """(B,) int64 class labels, or None."""
     factors: Tensor | None = None
-    """(B, number of factors) int64 values of the factors, or None."""
+    """(B, number of factors) int64 values of the factors, of episodes (B, S, number of factors), or None."""
     text: Tensor | None = None
     """(B, T) int64 caption tokens padded with `PAD`, or None."""
+    pictures: Tensor | None = None
+    """(B, S, C, H, W) uint8, values 0 .. 255: what the texts of `x` are about; None for other data."""
 
     def __len__(self) -> int:
         return len(self.x)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Apply one function to every tensor that is there."""
-        optional = {"y": self.y, "factors": self.factors, "text": self.text}
+        optional = {"y": self.y, "factors": self.factors, "text": self.text, "pictures": self.pictures}
         return Batch(change(self.x), **{k: None if v is None else change(v) for k, v in optional.items()})
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:

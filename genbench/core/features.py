@@ -41,7 +41,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     kind: ClassVar[DataKind] = "image"
     """What it looks at. Where methods below say images (N, 3, H, W), an extractor of waveforms takes their codes
-    (N, 1, T), uint8 as well, at the sample rate that its protocol states."""
+    (N, 1, T), uint8 as well, at the sample rate that its protocol states, and one of texts takes episodes (N, S, T)."""
     source: ClassVar[str] = ""
     """Where the weights come from and under which licence."""
     layers: ClassVar[tuple[str, ...]] = ("features",)
@@ -75,6 +75,49 @@ class TextEncoder(ABC):
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embeddings of captions, not normalised: (N, F) float32."""
+
+
+class FeatureGrid(ABC):
+    """An extractor whose features of places can be had before they are pooled."""
+
+    @property
+    @abstractmethod
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns, whatever the size of the pictures."""
+
+    @abstractmethod
+    def grid(self, images: Tensor) -> Tensor:
+        """Features of places of (N, 3, H, W) uint8 images with values 0 .. 255: (N, *grid_shape) float32."""
+
+
+class LanguageModel(ABC):
+    """An extractor that is a model of texts, and lets others put layers of their own between its own.
+
+    Texts stand in a row of items: a mark, then `length` words padded with `PAD`, then the next mark. Logits of an element
+    are those of the word after it.
+    """
+
+    vocabulary: tuple[str, ...]
+    """Its words, the padding first; the mark is the number after the last."""
+    num_items: int
+    """Most items of a row."""
+    length: int
+    """Words of an item."""
+    width: int
+    """Length of a vector."""
+    num_layers: int
+
+    @abstractmethod
+    def embed(self, tokens: Tensor, *, first: int = 0) -> Tensor:
+        """Vectors of elements number `first`, `first` + 1, ... of rows: (B, n) int64 to (B, n, width)."""
+
+    @abstractmethod
+    def layer(self, number: int, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Vectors (B, n, width) after one of the layers; `attend` mixes its values, given queries, keys and values."""
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of the word after each element, from vectors after the last layer: (B, n, number of words)."""
 
 
 class PerceptualDistance(ABC):

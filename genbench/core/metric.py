@@ -54,6 +54,10 @@ class Need(StrEnum):
     """Discrete codes of real examples."""
     VECTORS = "vectors"
     """Low-dimensional samples and reference points themselves."""
+    TEXTS = "texts"
+    """Texts said of held-out pictures, beside the true ones."""
+    TEXT_LIKELIHOOD = "text_likelihood"
+    """Beside `TEXTS`, log-likelihoods of the true ones."""
 
 
 OF_ASKED_SAMPLES = frozenset({Need.PROMPTS, Need.CAPTIONS, Need.LABELS})
@@ -220,6 +224,29 @@ class VectorEvidence:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEvidence:
+    """Texts said of held-out pictures after several numbers of shots; row i of everything is picture i."""
+
+    shots: tuple[int, ...]
+    """How many pictures with their texts stood before, the most first; K numbers."""
+    right: Tensor
+    """(K, N) bool: the text is the true one, word for word."""
+    question: Tensor
+    """(N,) bool: the text answers a question; the others are captions."""
+    named: Tensor
+    """(N, F) int64: values of the factors that the true text names, -1 where it names none."""
+    read: Tensor
+    """(K, N, F) int64: the same of the texts said."""
+    factors: tuple[str, ...]
+    """Names of the F factors."""
+    nats: Tensor | None = None
+    """(K, N) float64, log-likelihoods of the true texts; None for texts that no model said."""
+    num_tokens: Tensor | None = None
+    """(N,) int64, what counts of each true text: words after the question, and its end."""
+    protocol: dict[str, Scalar] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything gathered for one cell; None where no metric needed it."""
 
@@ -238,6 +265,7 @@ class Evidence:
     latents: LatentEvidence | None = None
     codes: CodeEvidence | None = None
     vectors: VectorEvidence | None = None
+    texts: TextEvidence | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -235,6 +235,31 @@ def condition_kind(model: object) -> ConditionKind:
     return model.condition_kind if isinstance(model, Conditional) else "none"
 
 
+class CaptionModel(ABC):
+    """A model of texts: of the text of a picture, given that picture and earlier pictures with their texts (shots)."""
+
+    @abstractmethod
+    def text_log_likelihood(self, pictures: Tensor, texts: Tensor) -> Tensor:
+        """Log-probability of the last text of each episode, its question given: (B,) nats.
+
+        What counts are the words after the question and the end of the text (`core.texts.counted`).
+
+        Args:
+            pictures: (B, K + 1, C, H, W) uint8: K shots, and the picture that is asked about.
+            texts: (B, K + 1, T) uint8, padded with `PAD`.
+        """
+
+    @abstractmethod
+    def describe(self, pictures: Tensor, texts: Tensor, *, generator: Generator | None) -> Tensor:
+        """The text of the last picture of each episode: (B, T) uint8, padded with `PAD`.
+
+        Args:
+            pictures: (B, K + 1, C, H, W) uint8.
+            texts: (B, K + 1, T) uint8; words that stand in the last text, such as a question, are kept and gone on with.
+            generator: draws words from the model; None takes the most probable word each time.
+        """
+
+
 class IterativeSampler(ABC):
     """A model whose samples take many evaluations of one network.
 

@@ -26,13 +26,15 @@ from torch.nn import functional as F
 
 from genbench.core.dataset import PAD
 from genbench.core.errors import DataError
-from genbench.core.features import FeatureExtractor, TextEncoder, register_features
+from genbench.core.features import FeatureExtractor, FeatureGrid, TextEncoder, register_features
 from genbench.core.spec import Scalar
 
 SHIPPED = Path(__file__).parent / "weights" / "shapes_clip.safetensors"
 SIDE = 32
 """Pixels per side that the network sees; other sizes are resized."""
 NUM_FEATURES = 64
+GRID_SHAPE = (64, 4, 4)
+"""Of the last convolution."""
 RESIZE = "bilinear, half-pixel centres, no antialiasing, to 32"
 WIDTH = 64
 """Of the text tower."""
@@ -87,11 +89,16 @@ class ShapesClipNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (N, 3, H, W) with values 0 .. 255: (N, 64)."""
+        embedded: Tensor = self.image_features(self.grid(images).flatten(1))
+        return embedded
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Features of places of images (N, 3, H, W) with values 0 .. 255: (N, 64, 4, 4), none negative."""
         x = images.float() / 127.5 - 1.0
         if x.shape[-2:] != (SIDE, SIDE):
             x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False)
-        embedded: Tensor = self.image_features(self.convolutions(x).flatten(1))
-        return embedded
+        places: Tensor = self.convolutions(x)
+        return places
 
     def embed_text(self, text: Tensor) -> Tensor:
         """Embed tokens (N, T) padded with `PAD`, at least one word each: (N, 64)."""
@@ -114,7 +121,7 @@ def _convolution(in_channels: int, out_channels: int, *, kernel: int, stride: in
 
 
 @register_features("shapes_clip")
-class ShapesClip(FeatureExtractor, TextEncoder):
+class ShapesClip(FeatureExtractor, TextEncoder, FeatureGrid):
     """The trained towers, frozen. Embeddings are not normalised: training saw only their directions.
 
     Raises:
@@ -152,6 +159,15 @@ class ShapesClip(FeatureExtractor, TextEncoder):
         """Embeddings of (N, 3, H, W) uint8 images with values 0 .. 255, not normalised: (N, 64) float32."""
         embedded: Tensor = self.network(images)
         return embedded
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """64 channels of 4 x 4 places."""
+        return GRID_SHAPE
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Features of places before the last layer, (N, 64, 4, 4) float32, none negative."""
+        return self.network.grid(images)
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embeddings of captions, not normalised: (N, 64) float32.
