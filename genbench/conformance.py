@@ -46,6 +46,13 @@ LOSS_DRAWS = 4
 REQUIRED_PRESETS = ("smoke", "small", "paper")
 PRESET_SIDES = {"small": 16, "paper": 32}
 """Pixels a side at which the larger presets must at least be constructible."""
+_USUAL_DATA = {
+    "image": Ref(name="shapes", config={"resolution": 8}),
+    "vector": Ref(name="toy2d"),
+    "waveform": Ref(name="tones", config={"length": 512}),
+    "text": Ref(name="captioned_shapes", config={"resolution": 8}),
+}
+"""Of each kind, data that keep a test to seconds."""
 _REFERENCE = re.compile(r"\d{4}\.\d{4,5}|doi|hep-\w+/\d+", re.IGNORECASE)
 _YEAR = re.compile(r"\b(19|20)\d\d\b")
 
@@ -98,6 +105,11 @@ class _Subject:
             budget = max(NUM_STEPS * min(phase.batch_size, NUM_EXAMPLES) / phase.share for phase in phases)
             train(model, self.data, samples_seen=math.ceil(budget), seed=0)
         return model.eval()
+
+
+def usual_data(takes: Sequence[str]) -> Ref:
+    """Small data of a kind that a model takes: pictures, or where it takes none, vectors, waveforms or texts."""
+    return next(ref for kind, ref in _USUAL_DATA.items() if kind in takes)
 
 
 def check_model(kind: type[GenerativeModel], dataset: Dataset, *, preset: str = "smoke") -> list[Finding]:
@@ -347,6 +359,7 @@ _CHECKS: dict[str, Callable[[_Subject], None]] = {
     ),
     "codes_can_be_decoded": lambda s: promises.codes_can_be_decoded(s.trained, s.held_out),
     "conditions_can_be_given": lambda s: promises.conditions_can_be_given(s.trained, s.data),
+    "texts_are_given_for_pictures": lambda s: promises.texts_are_given_for_pictures(s.trained, s.data),
     "energy_is_one_number_an_example": lambda s: promises.energy_is_one_number_an_example(s.trained, s.held_out),
     "iterative_sampler_calls_its_network": lambda s: promises.iterative_sampler_calls_its_network(s.trained),
 }

@@ -24,7 +24,7 @@ from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
 
 MAX_SUITE_BYTES = 256 * 1024
 MAX_DEPTH = 12
-CONTROLS = ("real", "train_copy", "jpeg", "blur", "mean_image", "noise")
+CONTROLS = ("real", "train_copy", "jpeg", "blur", "mean_image", "noise", "shuffled_texts")
 
 _MODELS: Registry[object] = Registry("model", "models")
 _METRICS: Registry[object] = Registry("metric", "metrics")

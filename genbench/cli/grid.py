@@ -1,4 +1,4 @@
-"""`genbench grid`: samples of a run side by side, sounds to be heard, what codes hold, or learned densities."""
+"""`genbench grid`: samples of a run side by side, sounds and texts, what codes hold, or learned densities."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from genbench.harness.pictures_of_codes import Kind, Rebuilt, Rows
     from genbench.store import RunFolder
 
-KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities", "sounds")
-_COLUMNS = {"samples": 12, "reconstructions": 12, "traversals": 9, "interpolations": 10, "densities": 4, "sounds": 8}
+KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities", "sounds", "texts")
+_COLUMNS = {
+    "samples": 12,
+    "reconstructions": 12,
+    "traversals": 9,
+    "interpolations": 10,
+    "densities": 4,
+    "sounds": 8,
+    "texts": 5,
+}
 _ROWS = {"reconstructions": 2, "traversals": 12, "interpolations": 4}
 _CAPTIONS = {
     "reconstructions": "held-out images and their reconstructions",
@@ -37,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="samples",
         help="samples of every model and control, which of sounds are spectrograms; pictures from the codes of models "
         "that have some; of points in the plane, samples beside the learned density; or a page on which samples of "
-        "sounds are seen and heard; but for samples and sounds, models are built again from their weights "
-        "(default: samples)",
+        "sounds are seen and heard; or pictures with what models say of them after several numbers of shots, and the "
+        "true text; but for samples and sounds, models are built again from their weights (default: samples)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="file", help="PNG or, of sounds, HTML to write (default: in RUN)"
@@ -47,14 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns",
         type=int,
         metavar="n",
-        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities, 8 sounds)",
+        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities, 8 sounds, 5 texts)",
     )
     parser.add_argument(
         "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
     )
     parser.epilog = (
         "example: genbench grid runs/images-quick -o samples.png\n"
-        "  genbench grid runs/disentanglement-quick --kind traversals"
+        "  genbench grid runs/disentanglement-quick --kind traversals\n"
+        "  genbench grid runs/captioning-quick --kind texts"
     )
     parser.set_defaults(run=run)
 
@@ -84,6 +93,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if kind == "samples":
         page = _samples(folder, columns)
+    elif kind == "texts":
+        page = _texts(folder, columns, said)
     else:
         page = _of_codes(folder, kind, columns, _ROWS[kind] if options.rows is None else options.rows, said)
     save_png(page, path)
@@ -120,6 +131,33 @@ def _sounds(folder: RunFolder, columns: int, said: _Said) -> bytes:
         hint = "`genbench run --suite audio` makes such a run"
         raise StoreError(f"{folder.path}: no sounds in this run", hint=hint)
     return sounds_page(rows, title=f"{folder.path.name}: sounds", columns=columns, remarks=said.texts).encode()
+
+
+def _texts(folder: RunFolder, columns: int, said: _Said) -> Image.Image:
+    """Held-out pictures, and under each the true text and that of every model after several numbers of shots."""
+    from genbench.core.dataset import build_dataset
+    from genbench.core.errors import StoreError
+    from genbench.harness import said_texts
+    from genbench.report.text_page import text_page
+
+    records = [record for record in _finished(folder) if record.cell.role == "model"]
+    if not records:
+        raise StoreError(f"{folder.path}: no finished models", hint="`genbench run` makes them")
+    dataset = build_dataset(records[0].cell.dataset)  # a run has one
+    reason = said_texts.why_no_texts(None, dataset)
+    if reason is not None:
+        raise StoreError(f"{folder.path}: {reason}", hint="`genbench run --suite captioning` makes such a run")
+    asked, rows = said_texts.asked_about(dataset, columns), {}
+    for record in records:
+        model = _rebuilt(folder, record).model
+        reason = said_texts.why_no_texts(model, dataset)
+        if reason is not None:
+            said.add(f"left out `{_name(record)}`: {reason}")
+            continue
+        for shots, texts in said_texts.said(model, dataset, asked).items():
+            rows[f"{_name(record)}, {shots} shots"] = texts
+    caption = "held-out pictures and what is said of them; `=` marks the true text, word for word"
+    return text_page(asked.pictures, rows, truth=asked.truth, caption=caption)
 
 
 def _densities(folder: RunFolder, columns: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`genbench plot`: a score against a cost, or how trainings went, for the rows of runs; needs no torch."""
+"""`genbench plot`: scores against a cost or against shots, or how trainings went, of the rows of runs; no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from genbench.report.training import Curve
 
-KINDS = ("tradeoff", "training")
+KINDS = ("tradeoff", "training", "shots")
 FORMATS = ("svg", "png", "pdf")
 
 
@@ -21,13 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default="tradeoff",
-        help="a score against a cost, or loss and looks against the examples seen (default: tradeoff)",
+        help="a score against a cost, loss and looks against the examples seen, or scores against the number of shots "
+        "(default: tradeoff)",
     )
     parser.add_argument("--x", metavar="column", help="of a tradeoff (default: network_evaluations)")
     parser.add_argument("--y", metavar="column", help="of a tradeoff (default: the score that the table is sorted by)")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="file", help=".svg, .png or .pdf (default: tradeoff.svg, training.svg)"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="file", help=".svg, .png or .pdf (default: KIND.svg)")
     parser.epilog = (
         "example: genbench plot runs/samplers-quick --x latency_seconds -o latency.png\n"
         "  genbench plot runs/images-quick --kind training -o training.png\n"
@@ -43,16 +42,17 @@ def run(options: argparse.Namespace) -> int:
     output: Path = options.output or Path(f"{options.kind}.svg")
     if output.suffix.removeprefix(".") not in FORMATS:
         raise SettingError(f"{output}: pictures are {', '.join(FORMATS)}, by the end of the file's name")
-    if options.kind == "training" and (options.x or options.y):
+    if options.kind != "tradeoff" and (options.x or options.y):
         raise SettingError("`--x` and `--y` are of a tradeoff; trainings are drawn against the examples seen")
-    return (_tradeoffs if options.kind == "tradeoff" else _trainings)(options, output)
+    return (_trainings if options.kind == "training" else _tables)(options, output)
 
 
-def _tradeoffs(options: argparse.Namespace, output: Path) -> int:
+def _tables(options: argparse.Namespace, output: Path) -> int:
     from genbench.cli.leaderboard import records_of, speeds_of
     from genbench.core.errors import StoreError
     from genbench.core.files import write_atomically
     from genbench.report.leaderboard import leaderboard
+    from genbench.report.shots import shots_picture
     from genbench.report.tradeoff import picture
 
     records = records_of(options.runs)
@@ -62,7 +62,12 @@ def _tradeoffs(options: argparse.Namespace, output: Path) -> int:
     boards = leaderboard(records, sort=options.y, speeds=speeds_of(options.runs))
     for number, board in enumerate(boards):
         path = output if number == 0 else output.with_stem(f"{output.stem}-{number + 1}")
-        write_atomically(path, picture(board, x=x, y=options.y or board.sort, kind=kind))
+        drawn = (
+            shots_picture(board, kind=kind)
+            if options.kind == "shots"
+            else picture(board, x=x, y=options.y or board.sort, kind=kind)
+        )
+        write_atomically(path, drawn)
         sys.stdout.write(f"{path}: {board.title}{''.join(f', {why}' for why in board.split)}\n")
     return 0
 

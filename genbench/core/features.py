@@ -93,8 +93,8 @@ class FeatureGrid(ABC):
 class LanguageModel(ABC):
     """An extractor that is a model of texts, and lets others put layers of their own between its own.
 
-    Texts stand in a row of items: a mark, then `length` words padded with `PAD`, then the next mark. Logits of an element
-    are those of the word after it.
+    Texts stand in a row of items: a mark, then `length` words padded with `PAD`, then the next mark. Logits of an
+    element are those of the word after it.
     """
 
     vocabulary: tuple[str, ...]

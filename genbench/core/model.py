@@ -255,7 +255,8 @@ class CaptionModel(ABC):
 
         Args:
             pictures: (B, K + 1, C, H, W) uint8.
-            texts: (B, K + 1, T) uint8; words that stand in the last text, such as a question, are kept and gone on with.
+            texts: (B, K + 1, T) uint8; words that stand in the last text, such as a question, are kept, and gone on
+                with.
             generator: draws words from the model; None takes the most probable word each time.
         """
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from genbench.core.dataset import PAD
 
 QUESTION_MARK = "?"
-"""Word that ends a question: a text up to it is given, and what follows is the answer. A text without it is a caption."""
+"""Ends a question: a text up to this word is given, and what follows is the answer."""
+DESCRIBE = "describe"
+"""Begins the question, or rather the request, whose answer is a caption."""
 
 
 class NamesFactors(ABC):
@@ -30,6 +32,12 @@ def num_given(texts: Tensor, vocabulary: Sequence[str]) -> Tensor:
     return torch.where(marks.any(-1), marks.argmax(-1) + 1, 0)
 
 
+def asks(texts: Tensor, vocabulary: Sequence[str]) -> Tensor:
+    """Which texts (..., T) answer a question; the others are captions, with or without a request: (...) bool."""
+    requested = list(vocabulary).index(DESCRIBE) if DESCRIBE in vocabulary else -1
+    return (num_given(texts, vocabulary) > 0) & (texts[..., 0] != requested)
+
+
 def questions_of(texts: Tensor, vocabulary: Sequence[str]) -> Tensor:
     """Texts (..., T) cut after their question mark, and empty where there is none: the same shape and type."""
     places = torch.arange(texts.shape[-1], device=texts.device)
@@ -39,10 +47,12 @@ def questions_of(texts: Tensor, vocabulary: Sequence[str]) -> Tensor:
 def counted(texts: Tensor, vocabulary: Sequence[str]) -> Tensor:
     """Which elements of texts (..., T) a likelihood counts: (..., T) bool.
 
-    They are the words after the question, and the first padding after them, which ends the text. A text that fills all T
-    places has no end of its own.
+    They are the words after the question, and the first padding after them, which ends the text. A text that fills all
+    T places has no end of its own.
     """
-    return ended(texts) & (torch.arange(texts.shape[-1], device=texts.device) >= num_given(texts, vocabulary)[..., None])
+    return ended(texts) & (
+        torch.arange(texts.shape[-1], device=texts.device) >= num_given(texts, vocabulary)[..., None]
+    )
 
 
 def ended(texts: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ import itertools
 import numpy as np
 
 from genbench.core.dataset import PAD
-from genbench.core.texts import QUESTION_MARK
+from genbench.core.texts import DESCRIBE, QUESTION_MARK
 from genbench.data.shapes import FACTORS
 
-LENGTH = 12
+LENGTH = 14
 """Words of the longest text."""
 PAIRS = (
     ("circle", "disc"), ("square", "box"), ("triangle", "wedge"), ("cross", "plus"),
@@ -36,6 +36,8 @@ STYLE_WEIGHTS = (2, 1, 1, 1, 1, 1)
 """The first style names every factor, and is twice as frequent as any other."""
 QUESTIONS = ("what shape ?", "what colour ?", "what size ?", "where is it ?", "what background ?")
 """One for each factor, in the order of the factors."""
+REQUEST = f"{DESCRIBE} {QUESTION_MARK}"
+"""Stands before captions, so that a model without shots knows that one is wanted, but not of what style."""
 UNNAMED = "what is it ?"
 """Asks for a factor that only earlier answers show."""
 TASKS = ("caption", "question", "unnamed question")
@@ -43,7 +45,7 @@ TASKS = ("caption", "question", "unnamed question")
 _SLOTS = tuple(factor.name.upper() for factor in FACTORS)
 _POSITION = _SLOTS.index("POSITION")
 _PLAIN = sorted(
-    {word for text in (*STYLES, *QUESTIONS, UNNAMED) for word in text.split() if not word.isupper()}
+    {word for text in (*STYLES, *QUESTIONS, UNNAMED, REQUEST) for word in text.split() if not word.isupper()}
     | {"at", "in", "the", "left", "right"}
 )
 VOCABULARY = ("", *_PLAIN, *itertools.chain.from_iterable(PAIRS))
@@ -70,8 +72,11 @@ NUM_UNIFORMS = 3 + len(PAIRS)
 
 
 def wordings_of(u: np.ndarray) -> Wordings:
-    """Wordings from uniforms (N, NUM_UNIFORMS) in [0, 1): half of the episodes are captions, a quarter each kind of
-    question; every factor and every word of a pair is equally likely."""  # noqa: D205
+    """Wordings from uniforms (N, NUM_UNIFORMS) in [0, 1).
+
+    Half of the episodes are captions and a quarter each kind of question; every factor, and either word of a pair, is
+    equally likely.
+    """
     edges = np.cumsum(STYLE_WEIGHTS) / sum(STYLE_WEIGHTS)
     return Wordings(
         task=np.array([0, 0, 1, 2])[(u[:, 0] * 4).astype(np.int64)],
@@ -87,7 +92,7 @@ def texts_of(wordings: Wordings, factors: np.ndarray) -> np.ndarray:
     for i, values in enumerate(factors.tolist()):
         task, factor, second = int(wordings.task[i]), int(wordings.factor[i]), wordings.second[i].tolist()
         if task == 0:
-            form = STYLES[wordings.style[i]].split()
+            form = [*REQUEST.split(), *STYLES[wordings.style[i]].split()]
         else:
             form = [*(QUESTIONS[factor] if task == 1 else UNNAMED).split(), _SLOTS[factor]]
         for j, row in enumerate(values):

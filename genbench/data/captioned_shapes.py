@@ -2,8 +2,8 @@
 
 An example is one episode of nine pictures of `shapes`, each with a text. All texts of an episode are captions in one
 style, or answers to one question, and use one of two words for every value (red or scarlet, top or upper). The
-question says which factor it asks for, or does not: then the answers before show it. A text cannot be told from its picture alone:
-whoever has seen no earlier text must guess style and words, and every further one shows more of the words.
+question says which factor it asks for, or does not: then the answers before show it. A text cannot be told from its
+picture alone: whoever has seen no earlier text must guess style and words, and every further one shows more words.
 
 `Batch.x` holds the texts, `Batch.pictures` the pictures, `Batch.y` the task and `Batch.factors` the factors of every
 picture. Episode i of a split holds the pictures 9 i .. 9 i + 8 of that split of `shapes`, so that the splits are as
@@ -44,7 +44,7 @@ EPISODE = 9
 @register_dataset("captioned_shapes")
 @dataclass(frozen=True)
 class CaptionedShapes(Dataset, NamesFactors):
-    """Nine texts of at most twelve words, each of a picture (3, resolution, resolution)."""
+    """Nine texts of at most fourteen words, each of a picture (3, resolution, resolution)."""
 
     source = "rendered on the spot; no licence needed"
 
@@ -103,7 +103,7 @@ def picture_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def episodes(split: Split, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts (N, 9, 12) uint8, tasks (N,) int64 and factors (N, 9, 5) int64 of episodes; no picture is rendered."""
+    """Texts (N, 9, 14) uint8, tasks (N,) int64 and factors (N, 9, 5) int64 of episodes; no picture is rendered."""
     factors = scenes_of(split, picture_rows(rows).ravel())[0].reshape(-1, EPISODE, len(FACTORS))
     wordings = wordings_of(uniforms(key_of("captioned_shapes", split), rows, NUM_UNIFORMS))
     texts = texts_of(wordings, factors)

@@ -159,4 +159,6 @@ _REASONS: dict[Need, Callable[[Sources], str | None]] = {
     Need.LATENTS: _latents,
     Need.CODES: _codes,
     Need.VECTORS: _vectors,
+    Need.TEXTS: lambda sources: "texts come from a model in a suite, not from files",
+    Need.TEXT_LIKELIHOOD: lambda sources: "samples alone have no likelihood",
 }

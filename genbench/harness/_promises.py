@@ -15,8 +15,9 @@ import safetensors.torch
 import torch
 from torch import Generator, Tensor
 
-from genbench.core.dataset import Batch, DataSpec
+from genbench.core.dataset import PAD, Batch, DataSpec
 from genbench.core.model import (
+    CaptionModel,
     Conditional,
     ContinuousLatents,
     DiscreteLatents,
@@ -27,6 +28,7 @@ from genbench.core.model import (
     Likelihood,
     LikelihoodEstimate,
 )
+from genbench.core.texts import ended, questions_of
 from genbench.prob.pixels import to_signed
 
 NUM_SAMPLES = 4
@@ -153,6 +155,39 @@ def conditions_can_be_given(model: GenerativeModel, data: Batch) -> None:
     _are_data(drawn, len(few), model.spec, "`sample_given`")
     again = model.sample_given(few, generator=_generator(0))
     require(torch.equal(drawn, again), "equal generators give different samples")
+
+
+def texts_are_given_for_pictures(model: GenerativeModel, data: Batch) -> None:
+    """Log-probabilities (B,) at most 0, the same in any batch; texts that keep what is given and end in padding."""
+    if not isinstance(model, CaptionModel):
+        raise NotApplicable("no `CaptionModel`")
+    require(data.pictures is not None, "the dataset has no pictures with texts; choose `--dataset captioned_shapes`")
+    assert data.pictures is not None
+    pictures, texts = data.pictures[:NUM_SAMPLES, -2:], data.x[:NUM_SAMPLES, -2:]
+    found = _leaving_streams_alone("text_log_likelihood", lambda: model.text_log_likelihood(pictures, texts))
+    require(
+        found.shape == (len(texts),), f"`text_log_likelihood` has shape {tuple(found.shape)}, expected ({len(texts)},)"
+    )
+    require(bool((found <= 0).all()), f"a log-probability of a text is {found.max().item():.4g}, not at most 0")
+    apart = [model.text_log_likelihood(pictures[i : i + 1], texts[i : i + 1]) for i in range(len(texts))]
+    _agree(found, torch.cat(apart), "`text_log_likelihood`")
+    asked = texts.clone()
+    asked[:, -1] = questions_of(texts[:, -1], model.spec.vocabulary)
+    for seed in (None, 0):
+        draw = functools.partial(_described, model, pictures, asked, seed)
+        said = _leaving_streams_alone("describe", draw)
+        shape = (len(texts), texts.shape[-1])
+        require(tuple(said.shape) == shape, f"`describe` has shape {tuple(said.shape)}, expected {shape}")
+        require(said.dtype == torch.uint8, f"`describe` gives {said.dtype}, expected uint8")
+        require(int(said.max()) < len(model.spec.vocabulary), "`describe` gives a word that is not in the vocabulary")
+        given = asked[:, -1] != PAD
+        require(torch.equal(said[given], asked[:, -1][given]), "`describe` does not keep the words that it is given")
+        require(not bool(((said != PAD) & ~ended(said)).any()), "`describe` goes on after the end of a text")
+        require(torch.equal(said, draw()), "equal generators give different texts")
+
+
+def _described(model: CaptionModel, pictures: Tensor, texts: Tensor, seed: int | None) -> Tensor:
+    return model.describe(pictures, texts, generator=None if seed is None else _generator(seed))
 
 
 def iterative_sampler_calls_its_network(model: GenerativeModel) -> None:

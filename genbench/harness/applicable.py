@@ -9,6 +9,7 @@ from genbench.core.density import KnownDensity
 from genbench.core.features import FactorReader, TextEncoder
 from genbench.core.metric import Metric, Need
 from genbench.core.model import (
+    CaptionModel,
     ContinuousLatents,
     DiscreteLatents,
     EnergyBased,
@@ -16,6 +17,7 @@ from genbench.core.model import (
     Likelihood,
     condition_kind,
 )
+from genbench.core.texts import NamesFactors
 from genbench.evaluation.networks import Networks
 
 _Reason = Callable[[GenerativeModel | None, Dataset, Networks], str | None]
@@ -139,6 +141,18 @@ def _captions(model: GenerativeModel | None, dataset: Dataset, networks: Network
     return None if isinstance(encoder, TextEncoder) else f"`{networks.ref('captions').label}` embeds no captions"
 
 
+def _texts(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    if dataset.spec.kind != "text":
+        return f"the data are of kind `{dataset.spec.kind}`, not texts"
+    if not isinstance(dataset, NamesFactors):
+        return "the data cannot say what a text names"
+    return None if model is None or isinstance(model, CaptionModel) else "the model says nothing of pictures"
+
+
+def _text_likelihood(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    return "a control has no likelihood" if model is None else _texts(model, dataset, networks)
+
+
 def _nobody_asked(model: GenerativeModel | None, what: str) -> str:
     return "nothing was asked of the samples" if model is None else f"the model cannot be told {what}"
 
@@ -161,4 +175,6 @@ _REASONS: dict[Need, _Reason] = {
     Need.LATENTS: _latents,
     Need.CODES: _codes,
     Need.VECTORS: _vectors,
+    Need.TEXTS: _texts,
+    Need.TEXT_LIKELIHOOD: _text_likelihood,
 }

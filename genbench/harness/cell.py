@@ -35,6 +35,7 @@ from genbench.harness.evidence import gather, num_compared, subset
 from genbench.harness.kept_training import forget, keep, kept_training, times_alike
 from genbench.harness.quality import QualityWatch
 from genbench.harness.sample import Drawing, check_samples, draw, oddities
+from genbench.harness.text_evidence import gather_texts
 from genbench.harness.train import Progress, Training, train
 
 _CONTROL_SEED = 7919
@@ -248,6 +249,9 @@ class _Story:
             needs: frozenset[Need] = frozenset().union(*(m.needs for m in metrics if _asked_with(m) == prefix))
             if prefix is None:
                 evidence[prefix] = gather(needs, self._cell, dataset, networks, made.samples, made.model)
+                if Need.TEXTS in needs:
+                    texts = gather_texts(needs, self._cell, dataset, made.samples, made.model)
+                    evidence[prefix] = dataclasses.replace(evidence[prefix], texts=texts)
             else:
                 evidence[prefix] = gather_asked(needs, self._cell, dataset, networks, made.model, caption_prefix=prefix)
         return evidence

@@ -27,6 +27,8 @@ BLUR_SECONDS = 2.5e-4
 
 OF_IMAGES = frozenset({"jpeg", "mean_image"})
 """Controls without a meaning for waveforms."""
+OF_TEXTS = frozenset({"real", "shuffled_texts"})
+"""Controls of texts: the true ones, and the true ones of other pictures."""
 
 _Control = Callable[[Tensor, Tensor, DataSpec, Generator], Tensor]
 
@@ -35,7 +37,8 @@ def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, 
     """Samples of a control: (N, *shape) uint8, as many as there are held-out examples.
 
     Args:
-        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`; not all are of waveforms.
+        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`, `shuffled_texts`; not all are of
+            waveforms or texts.
         held_out: (N, *shape) uint8 examples that no model has seen.
         train: (M, *shape) uint8 training examples.
         spec: of the data.
@@ -46,6 +49,9 @@ def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, 
     """
     if spec.kind == "waveform" and name in OF_IMAGES:
         raise ValueError(f"control `{name}` is of images, the data are of kind `waveform`")
+    if (spec.kind == "text" or name == "shuffled_texts") and not (spec.kind == "text" and name in OF_TEXTS):
+        fitting = ", ".join(sorted(OF_TEXTS if spec.kind == "text" else set(_CONTROLS) - {"shuffled_texts"}))
+        raise ValueError(f"the data are of kind `{spec.kind}`, whose controls are {fitting}, found `{name}`")
     return _CONTROLS[name](held_out, train, spec, generator)
 
 
@@ -111,6 +117,10 @@ def _noise(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator
     return torch.randint(_levels(spec), held_out.shape, generator=generator).to(torch.uint8)
 
 
+def _shuffled_texts(held_out: Tensor, train: Tensor, spec: DataSpec, generator: Generator) -> Tensor:
+    return held_out.roll(1, dims=0)  # episodes are independent: any other one is a random one
+
+
 def _levels(spec: DataSpec) -> int:
     if spec.levels is None:
         raise ValueError("controls are made of images; these data are not integers")
@@ -124,4 +134,5 @@ _CONTROLS: dict[str, _Control] = {
     "blur": _blur,
     "mean_image": _mean_image,
     "noise": _noise,
+    "shuffled_texts": _shuffled_texts,
 }

@@ -11,13 +11,14 @@ from genbench.report._rows import Subject
 from genbench.report._table import Column, Finding
 
 BEST = "real"
-WORST = "noise"
+WORST = frozenset({"noise", "shuffled_texts"})
+"""Nothing should be worse than these: there is one of each kind of data."""
 MAY_BEAT_REAL = frozenset({"train_copy"})
 """A copy of the reference scores better than new data from the same law; that is what it is there to show."""
 
 
 def control_findings(rows: Sequence[Subject], columns: Sequence[Column]) -> tuple[Finding, ...]:
-    """Controls out of order: something beats `real`, or is beaten by `noise`, by more than the noise of both."""
+    """Controls out of order: something beats `real`, or is beaten by the worst, by more than the noise of both."""
     controls = [row for row in rows if not row.is_model and row.records]
     found: list[Finding] = []
     for column in columns:
@@ -34,17 +35,17 @@ def _findings(metric: str, better: Better, scored: Sequence[tuple[Subject, Estim
             if row is other or not _beats(rival, value, better):
                 continue
             names = f"control `{other.label}` ({significant(rival.value)})"
-            if _is(row, BEST) and other.any.cell.subject.name not in {BEST, *MAY_BEAT_REAL}:
+            if _name(row) == BEST and other.any.cell.subject.name not in {BEST, *MAY_BEAT_REAL}:
                 text = f"`{metric}`: {names} is better than held-out data, `{row.label}` ({significant(value.value)})"
                 found.append(Finding(metric, other.label, text))
-            if _is(other, WORST) and not _is(row, WORST):
+            if _name(other) in WORST and _name(row) not in WORST:
                 text = f"`{metric}`: {names} is better than control `{row.label}` ({significant(value.value)})"
                 found.append(Finding(metric, other.label, text))
     return found
 
 
-def _is(row: Subject, name: str) -> bool:
-    return row.any.cell.subject.name == name
+def _name(row: Subject) -> str:
+    return row.any.cell.subject.name
 
 
 def _beats(a: Estimate, b: Estimate, better: Better) -> bool:

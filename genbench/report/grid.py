@@ -20,6 +20,7 @@ FILES = {
     "interpolations": "interpolations.png",
     "densities": "densities.png",
     "sounds": "sounds.html",
+    "texts": "texts.png",
 }
 """Kinds of pictures of a run, and what their files are called in its folder; sounds are a page that plays."""
 LEGIBLE = 64

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genbench.conformance import check_model, check_reference
+from genbench.conformance import check_model, check_reference, usual_data
 from genbench.core.dataset import build_dataset
 from genbench.core.declared import declaration
 from genbench.core.model import MODELS
@@ -24,7 +24,8 @@ def _conditional() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS.names())
 def test_registered_model_keeps_the_contract(name):
-    findings = check_model(MODELS.get(name), build_dataset(parse_ref(DATA)))
+    kind = MODELS.get(name)
+    findings = check_model(kind, build_dataset(usual_data(kind.takes)))
     broken = [f"{finding.name}: {finding.message}" for finding in findings if not finding.passed]
     assert not broken, "\n".join(broken)
 

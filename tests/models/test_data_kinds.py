@@ -14,6 +14,7 @@ WORDS = ("", "a", "red", "square")
 SPECS = {
     "image": DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=WORDS),
     "vector": DataSpec(kind="vector", shape=(4,), levels=None, num_classes=4, vocabulary=WORDS),
+    "text": build_dataset(Ref(name="captioned_shapes")).spec,
     "waveform": DataSpec(kind="waveform", shape=(1, 64), sample_rate=8000, num_classes=4, vocabulary=WORDS),
 }
 

@@ -28,6 +28,7 @@ def test_everything_that_a_run_needs_travels_in_the_wheel(wheel):
     assert "genbench/_shipped/reference_stats/shapes-16/shapes_net-train.npz" in names
     assert "genbench/features/weights/shapes_net.safetensors" in names
     assert "genbench/features/weights/shapes_clip.safetensors" in names
+    assert "genbench/features/weights/shapes_language.safetensors" in names
     assert "genbench/features/weights/tones_net.safetensors" in names
     assert "genbench/_shipped/reference_stats/tones/tones_net-train.npz" in names
     assert "genbench/py.typed" in names
