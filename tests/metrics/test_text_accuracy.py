@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from six_texts import six_texts
 
 from genbench.core.metric import build_metric
 from genbench.core.spec import Ref
-from six_texts import six_texts
 
 
 def test_a_factor_counts_where_the_true_text_names_it():

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from six_texts import six_texts
 
 from genbench.core.metric import Evidence, build_metric
 from genbench.core.spec import Ref
 from genbench.prob.intervals import share_interval
-from six_texts import six_texts
 
 
 def test_captions_and_answers_are_counted_apart_the_most_shots_first():

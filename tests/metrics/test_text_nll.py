@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from six_texts import six_texts
 
 from genbench.core.metric import build_metric
 from genbench.core.spec import Ref
 from genbench.metrics.text_nll import ratio_estimate
-from six_texts import six_texts
 
 
 def test_nats_are_summed_before_they_are_divided():

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from report_records import model
 
 from genbench.core.errors import SettingError
 from genbench.core.record import Score
 from genbench.report.leaderboard import leaderboard
 from genbench.report.shots import families, shots_picture
 from genbench.report.text_page import text_page
-from report_records import model
 
 PICTURES = np.full((2, 3, 8, 8), 200, dtype=np.uint8)
 TRUTH = ["a red square", "what colour ? blue"]
