@@ -127,7 +127,7 @@ def _digest_of(weights: bytes) -> str:
 def _digest_of_examples(examples: Batch) -> str:
     """SHA-256 of everything that a training reads, on the CPU."""
     content = hashlib.sha256()
-    for tensor in (examples.x, examples.y, examples.factors, examples.text):
+    for tensor in (examples.x, examples.y, examples.factors, examples.text, examples.pictures):
         if tensor is not None:
             content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             for rows in tensor.split(_ROWS_AT_ONCE):  # a copy of them all would show in the peak of memory
