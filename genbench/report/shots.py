@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from genbench.core.errors import SettingError
 from genbench.report._figure import as_bytes, empty_figure
 from genbench.report._table import Leaderboard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _NAME = re.compile(r"(?P<family>.+)_(?P<shots>\d+)shot")
 _PANEL = (3.1, 2.5)
@@ -39,37 +45,34 @@ def shots_picture(board: Leaderboard, *, kind: str) -> bytes:
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     with empty_figure(_PANEL[0] * columns, _PANEL[1] * lines + 0.4, font_size=8.0) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        handles: dict[str, object] = {}
-        for axes, (family, places) in zip(grid.flat, panels.items(), strict=False):
-            shots = sorted(places)
-            for row in board.rows:
-                cells = [row.cells[places[number]] for number in shots]
-                drawn = [(at, cell) for at, cell in enumerate(cells) if cell.number is not None]
-                if not drawn:
-                    continue
-                style = "-" if row.role == "model" else ":"
-                colour = f"C{board.rows.index(row)}"
-                (line,) = axes.plot(
-                    [at for at, _ in drawn],
-                    [cell.number for _, cell in drawn if cell.number is not None],
-                    marker="o",
-                    ms=3,
-                    lw=1.2,
-                    ls=style,
-                    color=colour,
-                )
-                handles.setdefault(row.label, line)
-                for at, cell in drawn:
-                    if cell.ci95 is not None:
-                        axes.vlines(at, *cell.ci95, color=colour, lw=0.8, alpha=0.7)
-            axes.set_xticks(range(len(shots)), [str(number) for number in shots])
-            axes.set_title(f"{family} {board.columns[places[shots[0]]].arrow}", fontsize=8.0)
-            axes.grid(visible=True, lw=0.4, alpha=0.5)
-            axes.spines[["top", "right"]].set_visible(False)
-        for axes in list(grid.flat)[len(panels) :]:
+        every = list(figure.subplots(lines, columns, squeeze=False).flat)
+        handles: dict[str, Line2D] = {}
+        for axes, (family, places) in zip(every, panels.items(), strict=False):
+            handles = {**_draw(axes, board, places), **handles}
+            axes.set_title(f"{family} {board.columns[min(places.values())].arrow}", fontsize=8.0)
+        for axes in every[len(panels) :]:
             axes.set_visible(False)
         figure.supxlabel("shots", fontsize=8.0)
         figure.suptitle(board.title, fontsize=9.0)
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+        named = [row.label for row in board.rows if row.label in handles]
+        figure.legend([handles[label] for label in named], named, loc="outside right upper", frameon=False)
         return as_bytes(figure, kind, dpi=160)
+
+
+def _draw(axes: Axes, board: Leaderboard, places: Mapping[int, int]) -> dict[str, Line2D]:
+    """Lines of all rows that have the score, controls dotted, by their labels."""
+    shots, handles = sorted(places), {}
+    for number, row in enumerate(board.rows):
+        cells = [row.cells[places[each]] for each in shots]
+        drawn = [(at, cell.number, cell.ci95) for at, cell in enumerate(cells) if cell.number is not None]
+        style, colour = "-" if row.role == "model" else ":", f"C{number}"
+        if drawn:
+            x, y = [at for at, _, _ in drawn], [value for _, value, _ in drawn]
+            (handles[row.label],) = axes.plot(x, y, marker="o", ms=3, lw=1.2, ls=style, color=colour)
+        for at, _, ci95 in drawn:
+            if ci95 is not None:
+                axes.vlines(at, *ci95, color=colour, lw=0.8, alpha=0.7)
+    axes.set_xticks(range(len(shots)), [str(each) for each in shots])
+    axes.grid(visible=True, lw=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    return handles
