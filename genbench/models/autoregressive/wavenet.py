@@ -209,7 +209,7 @@ class WaveNet(ConditionalSampling, GenerativeModel, ExactLikelihood):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec)
-        if spec.kind == "vector" or spec.levels is None:
+        if spec.kind not in self.takes or spec.levels is None:
             raise SettingError(
                 f"`wavenet` is for sequences of whole numbers, these data are of kind `{spec.kind}`",
                 hint="waveforms of mu-law codes, such as `tones`, or images",

@@ -202,7 +202,8 @@ class Flamingo(CaptionNetwork):
         with torch.no_grad():
             grid = vision.grid(to_rgb(pictures.flatten(0, 1), 256))
         latents: Tensor = self.resampler(grid)
-        return latents.unflatten(0, pictures.shape[:2]).flatten(1, 2)
+        B, M = pictures.shape[:2]
+        return latents.view(B, M * self.config.num_latents, -1)
 
     def _states(
         self,
