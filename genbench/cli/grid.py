@@ -155,7 +155,7 @@ def _texts(folder: RunFolder, columns: int, said: _Said) -> Image.Image:
             said.add(f"left out `{_name(record)}`: {reason}")
             continue
         for shots, texts in said_texts.said(model, dataset, asked).items():
-            rows[f"{_name(record)}, {shots} shots"] = texts
+            rows[f"{_name(record)}, {shots} shot{'' if shots == 1 else 's'}"] = texts
     caption = "held-out pictures and what is said of them; `=` marks the true text, word for word"
     return text_page(asked.pictures, rows, truth=asked.truth, caption=caption)
 

@@ -72,7 +72,8 @@ def test_a_run_is_scored_by_shots_between_its_controls_and_can_be_drawn(tmp_path
         assert kept["samples"].shape == (40, 9, 14)
 
     assert main(["grid", str(folder.path), "--kind", "texts", "--columns", "3"]) == 0
-    assert Image.open(folder.path / "texts.png").width > 3 * 200
+    with Image.open(folder.path / "texts.png") as page:
+        assert page.width > 3 * 200
     assert main(["plot", str(folder.path), "--kind", "shots", "-o", str(tmp_path / "shots.svg")]) == 0
     assert (tmp_path / "shots.svg").read_bytes().startswith(b"<?xml")
     capsys.readouterr()
