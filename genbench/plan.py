@@ -24,7 +24,7 @@ from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
 
 MAX_SUITE_BYTES = 256 * 1024
 MAX_DEPTH = 12
-CONTROLS = ("real", "train_copy", "jpeg", "blur", "mean_image", "noise", "shuffled_texts")
+CONTROLS = ("real", "train_copy", "jpeg", "blur", "mean_image", "noise", "shuffled_captions", "shuffled_texts")
 
 _MODELS: Registry[object] = Registry("model", "models")
 _METRICS: Registry[object] = Registry("metric", "metrics")
@@ -40,6 +40,7 @@ class Selection:
     models: tuple[str, ...] = ()
     dataset: str | None = None
     seeds: tuple[int, ...] | None = None
+    text_encoder: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
 
@@ -129,7 +130,11 @@ def make_plan(suite: Suite, selection: Selection, *, version: str) -> Plan:
         changed["seeds"] = selection.seeds
     protocol = protocol.model_copy(update=changed)
     check_reference(_DATASETS, protocol.dataset)
-    check_reference(_FEATURES, suite.features)
+    if selection.text_encoder is not None:
+        suite = suite.model_copy(update={"text_encoder": parse_ref(selection.text_encoder)})
+    for judge in (suite.features, suite.text_encoder):
+        if judge is not None:
+            check_reference(_FEATURES, judge)
     for metric in suite.metrics:
         check_reference(_METRICS, metric)
     for control in suite.controls:
@@ -203,6 +208,7 @@ class _CellMaker:
             subject=subject,
             dataset=self._protocol.dataset,
             features=self._suite.features,
+            text_encoder=self._suite.text_encoder,
             metrics=self._suite.metrics,
             protocol=self._protocol.model_copy(update={"seeds": ()}),
             samples_seen=samples_seen,

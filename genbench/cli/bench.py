@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  genbench bench -m mine.py --variant eager compile --audit\n"
         "  genbench bench -m ddpm --phase latency --weights runs/images-quick"
     )
-    parser.set_defaults(run=run, seeds=None)
+    parser.set_defaults(run=run, seeds=None, text_encoder=None)
 
 
 def run(options: argparse.Namespace) -> int:

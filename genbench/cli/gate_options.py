@@ -28,7 +28,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     group.add_argument("--effort", choices=["smoke", "quick", "standard", "paper"], help="default: that of the tier")
     group.add_argument("--out", type=Path, default=Path("runs/gate"), metavar="dir", help="logs (default: runs/gate)")
-    parser.set_defaults(seeds=None)
+    parser.set_defaults(seeds=None, text_encoder=None)
 
 
 def selected_of(options: argparse.Namespace) -> Selected | None:

@@ -24,6 +24,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--suite", required=True, metavar="name", help="a shipped suite, or a path to a suite file")
     add_models(group)
     group.add_argument("--dataset", metavar="name", help="another dataset, such as `folder:PATH[resolution=32]`")
+    group.add_argument(
+        "--text-encoder", metavar="name", help="judge of captions, such as `clip` (default: the suite's, else `clip`)"
+    )
     group.add_argument("--tier", metavar="name", help="budget (default: quick on a CPU, standard on a GPU)")
     group.add_argument("--seeds", metavar="numbers", help="comma-separated, such as 0,1,2")
     group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
@@ -51,6 +54,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         models=tuple(options.model),
         dataset=options.dataset,
         seeds=None if options.seeds is None else _seeds(options.seeds),
+        text_encoder=options.text_encoder,
         device=_device(options.device),
     )
     return make_plan(load_suite(options.suite), selection, version=VERSION)

@@ -120,6 +120,19 @@ class LanguageModel(ABC):
         """Logits of the word after each element, from vectors after the last layer: (B, n, number of words)."""
 
 
+class SteeringEncoder(TextEncoder):
+    """A dual encoder whose similarity a sampler may climb: it also embeds float pictures, with gradients."""
+
+    @property
+    @abstractmethod
+    def sharpness(self) -> float:
+        """Inverse of the temperature that divided the cosines when it was trained."""
+
+    @abstractmethod
+    def embed_signed(self, images: Tensor) -> Tensor:
+        """Embeddings of (N, 3, H, W) float images in [-1, 1], not normalised, with gradients: (N, F) float32."""
+
+
 class PerceptualDistance(ABC):
     """An extractor that says how different two pictures look."""
 

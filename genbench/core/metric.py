@@ -171,6 +171,8 @@ class CaptionEvidence:
     """(N, E) float."""
     references: Tensor | None = None
     """(N, R, E) float, embeddings of R reference captions of each image; None where there are none."""
+    steered_by: str | None = None
+    """The extractor, where it has itself steered or picked the samples; None where it judges what others have made."""
     extractor: str
     protocol: dict[str, Scalar]
 
@@ -289,6 +291,11 @@ class Metric(ABC):
     def caption_prefix(self) -> str:
         """Words that stand before every caption when it is embedded for this metric."""
         return ""
+
+    @property
+    def asks_seen(self) -> bool:
+        """Whether captions are those of combinations that training shows, where the data hold back others."""
+        return False
 
     @abstractmethod
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:

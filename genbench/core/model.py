@@ -277,6 +277,15 @@ class IterativeSampler(ABC):
         """The module whose calls are counted as network evaluations."""
 
 
+class SteeredByFeatures(ABC):
+    """A model whose samples an extractor may have steered or picked, so that its scores of them are not independent."""
+
+    @property
+    @abstractmethod
+    def steered_by(self) -> str | None:
+        """Registered name of the extractor that steers or picks samples of a condition as things are set, or None."""
+
+
 class SelfTraining(ABC):
     """A model that steps its own optimisers; the harness still owns data order, budget and clock."""
 

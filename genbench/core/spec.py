@@ -162,6 +162,8 @@ class Suite(Spec):
     """Raised whenever a published number could move."""
     description: str
     features: RefField
+    text_encoder: RefField | None = None
+    """Judge of pictures beside captions, such as `shapes_clip`; None is `clip`."""
     metrics: Annotated[tuple[RefField, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     models: Annotated[
         tuple[Annotated[ModelEntry, BeforeValidator(_as_entry)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
@@ -180,6 +182,8 @@ class Cell(Spec):
     subject: Ref
     dataset: Ref
     features: Ref
+    text_encoder: Ref | None = None
+    """Of the suite."""
     metrics: Annotated[tuple[Ref, ...], BeforeValidator(_as_tuple)]
     protocol: Tier
     samples_seen: int = Field(ge=0)
@@ -208,7 +212,7 @@ class Cell(Spec):
     @property
     def train_key(self) -> str:
         """Digest of everything that can change the trained weights; equal keys share weights."""
-        scored = {"weights_from", "sampling", "metrics", "features", "protocol"}
+        scored = {"weights_from", "sampling", "metrics", "features", "text_encoder", "protocol"}
         kept = self.protocol.model_dump(mode="json", include={"train_size", "precision"})
         return digest({**self.model_dump(mode="json", exclude=scored), "protocol": kept})
 

@@ -13,7 +13,7 @@ import torch
 
 from genbench.core.errors import DataError, GenbenchError, SettingError
 from genbench.core.features import FEATURES, FeatureExtractor, PerceptualDistance, TextEncoder, build_features
-from genbench.core.spec import Ref, parse_ref
+from genbench.core.spec import Cell, Ref, parse_ref
 
 Role = Literal["features", "perceptual", "captions"]
 
@@ -47,6 +47,13 @@ def chosen_roles(features: Ref, *, perceptual: str | Ref | None, text_encoder: s
     return dataclasses.replace(
         roles, perceptual=named.get("perceptual", roles.perceptual), captions=named.get("captions", roles.captions)
     )
+
+
+def roles_of(cell: Cell) -> Roles:
+    """Who judges a cell: what its suite names, else the default."""
+    if cell.text_encoder is None:
+        return Roles(features=cell.features)
+    return Roles(features=cell.features, captions=cell.text_encoder, named=frozenset({"features", "captions"}))
 
 
 class Networks:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from genbench.core.dataset import PAD
 from genbench.core.errors import DataError
-from genbench.core.features import FeatureExtractor, FeatureGrid, TextEncoder, register_features
+from genbench.core.features import FeatureExtractor, FeatureGrid, SteeringEncoder, register_features
 from genbench.core.spec import Scalar
 
 SHIPPED = Path(__file__).parent / "weights" / "shapes_clip.safetensors"
@@ -121,7 +121,7 @@ def _convolution(in_channels: int, out_channels: int, *, kernel: int, stride: in
 
 
 @register_features("shapes_clip")
-class ShapesClip(FeatureExtractor, TextEncoder, FeatureGrid):
+class ShapesClip(FeatureExtractor, SteeringEncoder, FeatureGrid):
     """The trained towers, frozen. Embeddings are not normalised: training saw only their directions.
 
     Raises:
@@ -141,7 +141,7 @@ class ShapesClip(FeatureExtractor, TextEncoder, FeatureGrid):
         super().__init__()
         given = "" if config is None else config.weights
         path = Path(given).expanduser() if given else SHIPPED
-        self.vocabulary, self.caption_length, self._sha256 = _described(path)
+        self.vocabulary, self.caption_length, self._sha256, self._temperature = _described(path)
         self.network = ShapesClipNetwork(len(self.vocabulary), self.caption_length)
         self.network.load_state_dict(load_file(path))  # float16 in the file, float32 here
         self.eval().requires_grad_(False)
@@ -169,6 +169,15 @@ class ShapesClip(FeatureExtractor, TextEncoder, FeatureGrid):
         """Features of places before the last layer, (N, 64, 4, 4) float32, none negative."""
         return self.network.grid(images)
 
+    @property
+    def sharpness(self) -> float:
+        """1 / 0.0427 of the shipped weights."""
+        return 1.0 / self._temperature
+
+    def embed_signed(self, images: Tensor) -> Tensor:
+        """Embeddings of (N, 3, H, W) float images in [-1, 1], with gradients: (N, 64) float32."""
+        return cast("Tensor", self.network(127.5 * (images + 1.0)))
+
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """Embeddings of captions, not normalised: (N, 64) float32.
 
@@ -191,17 +200,17 @@ class ShapesClip(FeatureExtractor, TextEncoder, FeatureGrid):
         return tokens + [PAD] * (self.caption_length - len(tokens))
 
 
-def _described(path: Path) -> tuple[tuple[str, ...], int, str]:
-    """Vocabulary, caption length and digest from the JSON beside the weights, after the weights match it."""
+def _described(path: Path) -> tuple[tuple[str, ...], int, str, float]:
+    """Vocabulary, caption length, digest and temperature from the JSON beside the weights, after these match it."""
     beside = path.with_suffix(".json")
     hint = f"`genbench features train shapes_clip --out {path.parent}` writes both files"
     try:
         described = json.loads(beside.read_text(encoding="utf-8"))
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         vocabulary, caption_length = tuple(described["vocabulary"]), int(described["caption_length"])
-        expected = str(described["sha256"])
-    except (OSError, ValueError, KeyError) as error:
+        expected, temperature = str(described["sha256"]), float(described["training"]["temperature"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
     if found != expected:
         raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return vocabulary, caption_length, expected
+    return vocabulary, caption_length, expected, temperature

@@ -19,11 +19,14 @@ from genbench.core.model import (
 )
 from genbench.core.texts import NamesFactors
 from genbench.evaluation.networks import Networks
+from genbench.harness.caption_controls import WITH_CAPTIONS
 
 _Reason = Callable[[GenerativeModel | None, Dataset, Networks], str | None]
 
 
-def why_not(metric: Metric, model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+def why_not(
+    metric: Metric, model: GenerativeModel | None, dataset: Dataset, networks: Networks, *, control: str = ""
+) -> str | None:
     """Why a metric does not apply, None when it does.
 
     Args:
@@ -31,8 +34,10 @@ def why_not(metric: Metric, model: GenerativeModel | None, dataset: Dataset, net
         model: the model of the cell, None for a control.
         dataset: the data.
         networks: of the suite.
+        control: name of the control; some have captions (`caption_controls`).
     """
-    reasons = (_REASONS[need](model, dataset, networks) for need in sorted(metric.needs))
+    of_needs = {**_REASONS, **_OF_CAPTIONED} if control in WITH_CAPTIONS else _REASONS
+    reasons = (of_needs[need](model, dataset, networks) for need in sorted(metric.needs))
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -130,11 +135,20 @@ def _labels(model: GenerativeModel | None, dataset: Dataset, networks: Networks)
 def _prompts(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
     if condition_kind(model) != "text":
         return _nobody_asked(model, "in words what to draw")
-    return None if dataset.spec.vocabulary else "the data have no captions"
+    return _spoken(model, dataset, networks)
+
+
+def _spoken(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    captioned = dataset.spec.kind == "image" and bool(dataset.spec.vocabulary)
+    return None if captioned else "the data have no captions"
 
 
 def _captions(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
-    missing = _prompts(model, dataset, networks) or networks.why_not("captions")
+    return _prompts(model, dataset, networks) or _embedded(model, dataset, networks)
+
+
+def _embedded(model: GenerativeModel | None, dataset: Dataset, networks: Networks) -> str | None:
+    missing = _spoken(model, dataset, networks) or networks.why_not("captions")
     if missing is not None:
         return missing
     encoder: object = networks.get("captions")
@@ -178,3 +192,6 @@ _REASONS: dict[Need, _Reason] = {
     Need.TEXTS: _texts,
     Need.TEXT_LIKELIHOOD: _text_likelihood,
 }
+
+_OF_CAPTIONED: dict[Need, _Reason] = {Need.PROMPTS: _spoken, Need.CAPTIONS: _embedded}
+"""In place of the above, of controls that have captions."""

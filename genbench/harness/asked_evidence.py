@@ -9,13 +9,14 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, Split
 from genbench.core.metric import CaptionEvidence, Evidence, FactorEvidence, LabelEvidence, Need
-from genbench.core.model import Conditional, GenerativeModel, condition_kind
+from genbench.core.model import Conditional, GenerativeModel, SteeredByFeatures, condition_kind
 from genbench.core.spec import Cell, Scalar
 from genbench.evaluation.extraction import read_factors
 from genbench.evaluation.networks import Networks
 from genbench.evaluation.options import Options
 from genbench.evaluation.picture_evidence import caption_evidence
 from genbench.evaluation.pictures import HeldImages, every_picture, shown
+from genbench.harness.caption_controls import with_captions_of
 from genbench.harness.evidence import subset
 from genbench.harness.sample import check_samples, device_of
 from genbench.prob.pixels import to_rgb
@@ -33,16 +34,20 @@ def gather_asked(
     model: GenerativeModel | None,
     *,
     caption_prefix: str = "",
+    seen: bool = False,
 ) -> Evidence:
     """Evidence for the given needs, from `num_likelihood` samples that the model draws for classes or captions.
+
+    Of a control that has captions (`caption_controls`), these are its pictures.
 
     Args:
         needs: kinds of evidence that `applicable` has found to be there.
         cell: gives their number and the seed.
         dataset: gives the classes or captions.
         networks: the judges.
-        model: conditional, on its device.
+        model: conditional, on its device; None of a control.
         caption_prefix: words before every caption when it is embedded; the model never sees them.
+        seen: whether captions are those of held-out examples of combinations that training shows.
 
     Raises:
         SampleError: what was drawn is not what the contract says.
@@ -50,14 +55,18 @@ def gather_asked(
     labels = _labels(cell, dataset, networks, model) if Need.LABELS in needs else None
     if not needs & {Need.PROMPTS, Need.CAPTIONS}:
         return Evidence(labels=labels)
-    split = caption_split(dataset)
+    split: Split = "test" if seen else caption_split(dataset)
     prompts = subset(dataset, split, cell.protocol.num_likelihood)
-    drawn = _drawn_for_captions(model, prompts, dataset, cell.seed)
+    if model is None:
+        prompts = with_captions_of(cell.subject.name, prompts)
+        drawn = to_rgb(prompts.x, dataset.spec.levels or 256)
+    else:
+        drawn = _drawn_for_captions(model, prompts, dataset, cell.seed)
     asked: dict[str, Scalar] = {"asked": f"captions of `{split}`"}
     return Evidence(
         labels=labels,
         factors=_factors(drawn, prompts, dataset, networks, asked) if Need.PROMPTS in needs else None,
-        captions=_captions(drawn, prompts, dataset, networks, asked, caption_prefix)
+        captions=_captions(drawn, prompts, dataset, networks, asked, caption_prefix, model)
         if Need.CAPTIONS in needs
         else None,
     )
@@ -109,13 +118,22 @@ def _factors(
 
 
 def _captions(
-    drawn: Tensor, prompts: Batch, dataset: Dataset, networks: Networks, asked: dict[str, Scalar], prefix: str
+    drawn: Tensor,
+    prompts: Batch,
+    dataset: Dataset,
+    networks: Networks,
+    asked: dict[str, Scalar],
+    prefix: str,
+    model: GenerativeModel | None,
 ) -> CaptionEvidence:
     assert prompts.text is not None
     words = [dataset.spec.caption(tokens) for tokens in prompts.text]
     options = Options(caption_prefix=prefix, caching=False)
     found = caption_evidence(every_picture(HeldImages(drawn)), words, None, networks, options=options)
-    return dataclasses.replace(found, protocol={**found.protocol, **asked})
+    told: object = model
+    steered_by = told.steered_by if isinstance(told, SteeredByFeatures) else None
+    judges = steered_by == networks.ref("captions").name
+    return dataclasses.replace(found, steered_by=steered_by if judges else None, protocol={**found.protocol, **asked})
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from genbench.core.metric import OF_ASKED_SAMPLES, Evidence, Metric, Need, build
 from genbench.core.model import MODELS, GenerativeModel
 from genbench.core.record import Environment, Failure, Record, Score, Timing
 from genbench.core.spec import Cell
-from genbench.evaluation.networks import Networks, Roles
+from genbench.evaluation.networks import Networks, roles_of
 from genbench.harness import clock
 from genbench.harness.applicable import why_not
 from genbench.harness.asked_evidence import gather_asked
@@ -39,6 +39,8 @@ from genbench.harness.text_evidence import gather_texts
 from genbench.harness.train import Progress, Training, train
 
 _CONTROL_SEED = 7919
+_Asked = tuple[str, bool]
+"""Words before captions when they are embedded, and whether captions are of combinations that training shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class _Story:
         with self._during("data"):
             self._environment = environment(self._device)
             dataset = build_dataset(cell.dataset)
-            networks = Networks(Roles(features=cell.features), self._device)
+            networks = Networks(roles_of(cell), self._device)
             networks.get("features")  # a missing one is found before anything is trained
             train_set = training_set(cell, dataset)
         is_model = cell.role == "model"
@@ -227,7 +229,10 @@ class _Story:
     def _score(self, dataset: Dataset, networks: Networks, made: Made) -> tuple[tuple[Score, ...], dict[str, str]]:
         """Scores in the order of the suite's metrics, and why the others are not there."""
         metrics = {ref.label: build_metric(ref) for ref in self._cell.metrics}
-        reasons = {name: why_not(metric, made.model, dataset, networks) for name, metric in metrics.items()}
+        control = self._cell.subject.name if self._cell.role == "control" else ""
+        reasons = {
+            name: why_not(metric, made.model, dataset, networks, control=control) for name, metric in metrics.items()
+        }
         skipped = {name: reason for name, reason in reasons.items() if reason is not None}
         applied = {name: metric for name, metric in metrics.items() if name not in skipped}
         evidence = self._evidence(list(applied.values()), dataset, networks, made)
@@ -242,18 +247,21 @@ class _Story:
 
     def _evidence(
         self, metrics: Sequence[Metric], dataset: Dataset, networks: Networks, made: Made
-    ) -> dict[str | None, Evidence]:
-        """Of the cell's samples under None, and of samples drawn for a condition under the words before captions."""
-        evidence: dict[str | None, Evidence] = {}
-        for prefix in dict.fromkeys(map(_asked_with, metrics)):
-            needs: frozenset[Need] = frozenset().union(*(m.needs for m in metrics if _asked_with(m) == prefix))
-            if prefix is None:
-                evidence[prefix] = gather(needs, self._cell, dataset, networks, made.samples, made.model)
+    ) -> dict[_Asked | None, Evidence]:
+        """Of the cell's samples under None, and of samples drawn for a condition under how they were asked for."""
+        evidence: dict[_Asked | None, Evidence] = {}
+        for asked in dict.fromkeys(map(_asked_with, metrics)):
+            needs: frozenset[Need] = frozenset().union(*(m.needs for m in metrics if _asked_with(m) == asked))
+            if asked is None:
+                evidence[asked] = gather(needs, self._cell, dataset, networks, made.samples, made.model)
                 if Need.TEXTS in needs:
                     texts = gather_texts(needs, self._cell, dataset, made.samples, made.model)
-                    evidence[prefix] = dataclasses.replace(evidence[prefix], texts=texts)
+                    evidence[asked] = dataclasses.replace(evidence[asked], texts=texts)
             else:
-                evidence[prefix] = gather_asked(needs, self._cell, dataset, networks, made.model, caption_prefix=prefix)
+                prefix, seen = asked
+                evidence[asked] = gather_asked(
+                    needs, self._cell, dataset, networks, made.model, caption_prefix=prefix, seen=seen
+                )
         return evidence
 
     def _save_samples(self, samples: Tensor, spec: DataSpec) -> None:
@@ -296,9 +304,9 @@ def _timing(trained: Timing, drawing: Drawing) -> Timing:
     )
 
 
-def _asked_with(metric: Metric) -> str | None:
-    """Words before the captions of a metric about samples drawn for a condition; None: it is about any samples."""
-    return metric.caption_prefix if metric.needs & OF_ASKED_SAMPLES else None
+def _asked_with(metric: Metric) -> _Asked | None:
+    """How a metric wants samples asked for that are drawn for a condition; None: it is about any samples."""
+    return (metric.caption_prefix, metric.asks_seen) if metric.needs & OF_ASKED_SAMPLES else None
 
 
 def _unshared(model: GenerativeModel) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 `real` is held-out data and shows what a perfect model would get; `train_copy` shows what memorising
 the training set would get; the others are real data damaged in known ways, down to plain noise. A
-metric that ranks them in the wrong order is broken, and the suite says so.
+metric that ranks them in the wrong order is broken, and the suite says so. `shuffled_captions` is held-out data again,
+beside the captions of others (`caption_controls`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, 
     """Samples of a control: (N, *shape) uint8, as many as there are held-out examples.
 
     Args:
-        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`, `shuffled_texts`; not all are of
-            waveforms or texts.
+        name: one of `real`, `train_copy`, `jpeg`, `blur`, `mean_image`, `noise`, `shuffled_captions`, `shuffled_texts`;
+            not all are of waveforms or texts, and not all data have captions.
         held_out: (N, *shape) uint8 examples that no model has seen.
         train: (M, *shape) uint8 training examples.
         spec: of the data.
@@ -52,6 +53,8 @@ def control_samples(name: str, held_out: Tensor, train: Tensor, spec: DataSpec, 
     if (spec.kind == "text" or name == "shuffled_texts") and not (spec.kind == "text" and name in OF_TEXTS):
         fitting = ", ".join(sorted(OF_TEXTS if spec.kind == "text" else set(_CONTROLS) - {"shuffled_texts"}))
         raise ValueError(f"the data are of kind `{spec.kind}`, whose controls are {fitting}, found `{name}`")
+    if name == "shuffled_captions" and not spec.vocabulary:
+        raise ValueError("control `shuffled_captions` is of data with captions, these have none")
     return _CONTROLS[name](held_out, train, spec, generator)
 
 
@@ -135,4 +138,5 @@ _CONTROLS: dict[str, _Control] = {
     "mean_image": _mean_image,
     "noise": _noise,
     "shuffled_texts": _shuffled_texts,
+    "shuffled_captions": _real,
 }

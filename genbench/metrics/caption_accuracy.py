@@ -7,13 +7,16 @@ The reader takes the place of the object detector or question answerer of Hinz e
 arXiv:1910.13321 (semantic object accuracy), and Hu et al. 2023, arXiv:2303.11897 (TIFA), where the
 ground-truth factors of the data are known. Its own errors on real data are the ceiling; the interval
 does not cover them.
+
+Where the data hold combinations of factors back, `caption_accuracy` is of captions of these, and `captions=seen` asks
+for those that training shows, as `seen_caption_accuracy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -71,8 +74,18 @@ class CaptionAccuracy(Metric):
     gives: ClassVar[tuple[ScoreName, ...]] = (
         ScoreName("caption_accuracy", "higher"),
         ScoreName("caption_accuracy_<factor>", "higher"),
+        ScoreName("seen_caption_accuracy", "higher"),
+        ScoreName("seen_caption_accuracy_<factor>", "higher"),
     )
     source: ClassVar[str] = "after Hinz et al. 2019, arXiv:1910.13321 (semantic object accuracy)"
+
+    captions: Literal["held_out", "seen"] = "held_out"
+    """What a model is asked for: combinations that its training data hold back, where they do, or those they show."""
+
+    @property
+    def asks_seen(self) -> bool:
+        """As set."""
+        return self.captions == "seen"
 
     def compute(self, evidence: Evidence) -> tuple[Score, ...]:
         """One score for whole captions and one for each factor.
@@ -91,8 +104,9 @@ class CaptionAccuracy(Metric):
         assert factors.asked is not None
         asked = factors.asked != NOT_ASKED
         column = asked.any(dim=1) if name == EVERY else asked[:, names.index(name)]
+        whole = "seen_caption_accuracy" if self.asks_seen else "caption_accuracy"
         return scored(
-            "caption_accuracy" if name == EVERY else f"caption_accuracy_{name}",
+            whole if name == EVERY else f"{whole}_{name}",
             estimate,
             better="higher",
             num_samples=int(torch.count_nonzero(column)),

@@ -10,6 +10,9 @@ The maximum is taken sample by sample: captions that do not fit count 0 and not 
 `hessel` is meant for captions with `HESSEL_PREFIX` in front, which whoever encodes them must put
 there and name in the protocol as `prefix`; without it the score says `prefix: ""`.
 
+A judge that has itself steered the samples to their captions, or picked them, is no independent one: steering raises
+the score by means that no eye sees. Such a score is a `steered_clip_score`, and is never ranked with the others.
+
 With reference captions r of image i (ibid., Sec. 3), the harmonic mean
 
     ref_clip_score  mean_i 2 a_i b_i / (a_i + b_i),  a_i = 2.5 max(c_i, 0),  b_i = max(max_r cos(text_i, r), 0)
@@ -95,11 +98,25 @@ class CLIPScore(Metric):
     """`clip_score`, and `ref_clip_score` where there are reference captions."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAPTIONS})
-    gives: ClassVar[tuple[ScoreName, ...]] = (ScoreName("clip_score", "higher"), ScoreName("ref_clip_score", "higher"))
+    gives: ClassVar[tuple[ScoreName, ...]] = (
+        ScoreName("clip_score", "higher"),
+        ScoreName("ref_clip_score", "higher"),
+        ScoreName("seen_clip_score", "higher"),
+        ScoreName("steered_clip_score", "higher"),
+        ScoreName("steered_seen_clip_score", "higher"),
+    )
     source: ClassVar[str] = "Hessel et al. 2021, arXiv:2104.08718, Sec. 3"
 
     preset: Preset = "cosine"
     """Scaling: the mean cosine, which text-to-image papers mostly plot; 100 or 2.5 times its positive part."""
+
+    captions: Literal["held_out", "seen"] = "held_out"
+    """What a model is asked for: combinations that its training data hold back, where they do, or those they show."""
+
+    @property
+    def asks_seen(self) -> bool:
+        """As set; the score is then `seen_clip_score`."""
+        return self.captions == "seen"
 
     @property
     def caption_prefix(self) -> str:
@@ -115,15 +132,19 @@ class CLIPScore(Metric):
         found = evidence.captions
         if found is None:
             raise ValueError("a CLIP score needs embeddings of at least 2 samples and their captions, found none")
-        scores = [self._score("clip_score", clip_score(found.images, found.texts, preset=self.preset), found)]
+        name = "seen_clip_score" if self.asks_seen else "clip_score"
+        name = name if found.steered_by is None else f"steered_{name}"
+        scores = [self._score(name, clip_score(found.images, found.texts, preset=self.preset), found)]
         if found.references is not None:
             estimate = ref_clip_score(found.images, found.texts, found.references)
             scores.append(self._score("ref_clip_score", estimate, found))
         return tuple(scores)
 
     def _score(self, name: str, estimate: Estimate, found: CaptionEvidence) -> Score:
-        preset = self.preset if name == "clip_score" else "hessel"
+        preset = "hessel" if name == "ref_clip_score" else self.preset
         protocol: dict[str, Scalar] = {"prefix": "", **found.protocol, "extractor": found.extractor, "preset": preset}
+        if found.steered_by is not None:
+            protocol["steered_by"] = found.steered_by
         return scored(name, estimate, better="higher", num_samples=len(found.images), protocol=protocol)
 
 

@@ -27,7 +27,9 @@ class ConditionSettings(Protocol):
         """Share of examples whose condition is left out."""
 
 
-def conditioner_for(spec: DataSpec, config: ConditionSettings, dim: int, *, owner: str) -> Conditioner | None:
+def conditioner_for(
+    spec: DataSpec, config: ConditionSettings, dim: int, *, owner: str, text_encoder: str = ""
+) -> Conditioner | None:
     """What makes vectors (B, dim) of conditions, None where the network is told nothing.
 
     Args:
@@ -35,13 +37,19 @@ def conditioner_for(spec: DataSpec, config: ConditionSettings, dim: int, *, owne
         config: says what the network is told.
         dim: of the vectors.
         owner: name of the model, for messages.
+        text_encoder: name or folder of a frozen encoder of captions; empty trains one.
 
     Raises:
-        SettingError: the data have no such conditions.
+        SettingError: the data have no such conditions, or nothing is told that the encoder could read.
     """
+    if text_encoder and config.condition != "text":
+        raise SettingError(
+            f"`{owner}` has a `text_encoder` and is told no text", hint="condition=text, or leave it out"
+        )
     if config.condition == "none":
         return None
-    return Conditioner(spec, config.condition, dim, drop_share=config.drop_condition, owner=owner)
+    share = config.drop_condition
+    return Conditioner(spec, config.condition, dim, drop_share=share, owner=owner, text_encoder=text_encoder)
 
 
 class ConditionalSampling(Conditional):

@@ -82,10 +82,10 @@ class GaussianDiffusion(ConditionalSampling, GenerativeModel, LikelihoodBound, I
         """Channels that the network returns: C, or as many again for learned variances."""
         return self.spec.shape[0] * (2 if self.config.learned_variance else 1)
 
-    def make_conditioner(self, dim: int) -> None:
-        """Where the settings say so, learn vectors (B, dim) of conditions."""
+    def make_conditioner(self, dim: int, *, text_encoder: str = "") -> None:
+        """Where the settings say so, learn vectors (B, dim) of conditions, of captions perhaps behind an encoder."""
         owner = type(self).__module__.rpartition(".")[2]
-        self.conditioner = conditioner_for(self.spec, self.config, dim, owner=owner)
+        self.conditioner = conditioner_for(self.spec, self.config, dim, owner=owner, text_encoder=text_encoder)
 
     def phases(self) -> tuple[Phase, ...]:
         """One player."""

@@ -14,18 +14,20 @@ in one call.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from genbench.core.dataset import PAD, Batch, DataSpec
 from genbench.core.errors import SettingError
 from genbench.core.model import ConditionKind
+from genbench.nn.condition_pool import LONGEST_CAPTION, ConditionPool
+
+if TYPE_CHECKING:
+    from genbench.nn.frozen_text_encoder import FrozenTextEncoder
 
 INITIAL_STD = 0.02
-POOL_SIZE = 1024
-"""Conditions of training examples that are kept to be drawn from."""
-LONGEST_CAPTION = 64
 
 
 class CaptionEncoder(nn.Module):
@@ -72,7 +74,7 @@ class CaptionEncoder(nn.Module):
         return self.norm(h), hidden
 
 
-class Conditioner(nn.Module):
+class Conditioner(ConditionPool):
     """Conditions of data as vectors (B, dim), or as tokens (B, T, dim), with one for no condition.
 
     A class is one token, a caption one for each word; where padding stands the tokens are zero.
@@ -84,13 +86,11 @@ class Conditioner(nn.Module):
         drop_share: share of training examples whose condition is left out.
         owner: who asks, for messages.
         tokens: whether to give tokens in place of vectors.
+        text_encoder: of `text`, name or folder of a frozen encoder (`nn.frozen_text_encoder`); empty trains one.
 
     Raises:
         SettingError: the data have no such conditions.
     """
-
-    pool: Tensor
-    filled: Tensor
 
     def __init__(
         self,
@@ -101,42 +101,26 @@ class Conditioner(nn.Module):
         drop_share: float,
         owner: str,
         tokens: bool = False,
+        text_encoder: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(kind)
         there = {"class": spec.num_classes > 0, "text": bool(spec.vocabulary)}
         if not there.get(kind, False):
             raise SettingError(
                 f"`{owner}` cannot be conditioned on `{kind}`: the data have no such thing",
                 hint="condition=none is for any data; `shapes` has classes and captions",
             )
-        self.kind, self.drop_share, self.spec, self.tokens = kind, drop_share, spec, tokens
+        self.drop_share, self.spec, self.tokens = drop_share, spec, tokens
         self.nothing = nn.Parameter(torch.randn(dim) * INITIAL_STD)
         if kind == "class":
             self.embedding: nn.Module = nn.Embedding(spec.num_classes, dim)
             nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        elif text_encoder:
+            from genbench.nn.frozen_text_encoder import FrozenTextEncoder  # it needs an optional library
+
+            self.embedding = FrozenTextEncoder(text_encoder, spec, dim)
         else:
             self.embedding = CaptionEncoder(len(spec.vocabulary), dim)
-        shape = (POOL_SIZE,) if kind == "class" else (POOL_SIZE, LONGEST_CAPTION)
-        self.register_buffer("pool", torch.zeros(shape, dtype=torch.int64))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
-        self._kept = 0  # the same number where no device must be asked for it
-
-    def prepare(self, batch: Batch) -> None:
-        """Keep the conditions of a batch to draw from; the first ones of training take their place."""
-        taken = self.of_batch(batch)[:POOL_SIZE]
-        self._write(taken, first=0)
-        self.filled.fill_(len(taken))
-
-    def of_batch(self, batch: Batch) -> Tensor:
-        """Conditions of a batch: (B,) labels or (B, T) captions.
-
-        Raises:
-            SettingError: the batch has none.
-        """
-        found = batch.y if self.kind == "class" else batch.text
-        if found is None:
-            raise SettingError(f"the examples have no {'class' if self.kind == 'class' else 'caption'} to learn from")
-        return found
 
     def trained(self, batch: Batch) -> Tensor:
         """Vectors of a training batch, some without their condition: (B, dim); draws from the global stream.
@@ -144,8 +128,7 @@ class Conditioner(nn.Module):
         The first conditions that come by are kept.
         """
         condition = self.of_batch(batch)
-        if self.training and self._kept < POOL_SIZE:
-            self._keep(condition)
+        self.keep(condition)
         vectors = self(condition)
         dropped = torch.rand(len(condition), *[1] * (vectors.ndim - 1), device=vectors.device) < self.drop_share
         return torch.where(dropped, self.nothing.to(vectors.dtype), vectors)
@@ -155,43 +138,14 @@ class Conditioner(nn.Module):
         if not self.tokens:
             vectors: Tensor = self.embedding(condition)
             return vectors
-        if isinstance(self.embedding, CaptionEncoder):
-            return self.embedding.tokens(condition)
-        one: Tensor = self.embedding(condition)[:, None]
-        return one
+        if self.kind == "class":
+            one: Tensor = self.embedding(condition)[:, None]
+            return one
+        return cast("CaptionEncoder | FrozenTextEncoder", self.embedding).tokens(condition)
 
     def no_condition(self, count: int) -> Tensor:
         """What stands for no condition: (count, dim), or one token, (count, 1, dim)."""
         return self.nothing.expand(count, 1, -1) if self.tokens else self.nothing.expand(count, -1)
-
-    def _keep(self, condition: Tensor) -> None:
-        taken = condition[: POOL_SIZE - self._kept]
-        self._write(taken, first=self._kept)
-        self._kept += len(taken)
-        self.filled.fill_(self._kept)
-
-    def _write(self, taken: Tensor, *, first: int) -> None:
-        """Put conditions into the pool, from row `first` on."""
-        rows = self.pool[first : first + len(taken)]
-        if self.kind == "text":
-            rows[:, taken.shape[1] :] = PAD  # of longer captions that stood there
-            rows = rows[:, : taken.shape[1]]
-        rows.copy_(taken)
-
-    def drawn(self, count: int, *, generator: Generator) -> Tensor:
-        """Conditions of the first training examples, drawn at random: (count,) or (count, T).
-
-        Raises:
-            RuntimeError: the model was never prepared nor trained.
-        """
-        filled = int(self.filled)
-        if not filled:
-            raise RuntimeError("there is no condition to draw from: the model was never trained")
-        rows = torch.randint(filled, (count,), generator=generator, device=self.pool.device)
-        if self.kind == "class":
-            return self.pool[rows]
-        longest = int((self.pool[:filled] != PAD).any(0).sum())
-        return self.pool[rows, :longest]
 
 
 def guided(

@@ -82,6 +82,8 @@ class DDPM(GaussianDiffusion):
         """What the network is told of an image."""
         drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
+        text_encoder: str = ""
+        """Name or folder of a frozen text encoder of Hugging Face's, in place of one that is trained along."""
         num_timesteps: Several = 1000
         """T."""
         lr: Positive = 4.0e-3
@@ -157,7 +159,7 @@ class DDPM(GaussianDiffusion):
             dropout=config.dropout,
             patch=config.patch,
         )
-        self.make_conditioner(self.unet.embedding_dim)
+        self.make_conditioner(self.unet.embedding_dim, text_encoder=config.text_encoder)
 
     @property
     def network(self) -> UNet:

@@ -101,6 +101,8 @@ class EDM(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iterative
         """What the network is told of an example."""
         drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
+        text_encoder: str = ""
+        """Name or folder of a frozen text encoder of Hugging Face's, in place of one that is trained along."""
         lr: Positive = 4.0e-3
         warmup_steps: Whole = 50
         final_lr_share: Share = 0.1
@@ -170,7 +172,9 @@ class EDM(ConditionalSampling, GenerativeModel, DequantisedLikelihood, Iterative
         self.config, self.levels = config, spec.levels
         self.sampling = self.Sampling()
         self.net = unet_or_mlp(spec, config, owner="edm")
-        self.conditioner = conditioner_for(spec, config, self.net.embedding_dim, owner="edm")
+        self.conditioner = conditioner_for(
+            spec, config, self.net.embedding_dim, owner="edm", text_encoder=config.text_encoder
+        )
 
     @property
     def network(self) -> nn.Module:

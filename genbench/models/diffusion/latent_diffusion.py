@@ -36,6 +36,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from genbench.core.dataset import Batch, DataSpec
+from genbench.core.errors import SettingError
 from genbench.core.model import ContinuousLatents, GenerativeModel, IterativeSampler, Loss, Phase, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive, Several, Share, Whole
 from genbench.models._conditional_sampling import ConditionalSampling
@@ -106,6 +107,8 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         """Length of the tokens of a condition."""
         drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
+        text_encoder: str = ""
+        """Name or folder of a frozen text encoder of Hugging Face's, in place of one that is trained along."""
         schedule: Literal["linear", "cosine"] = "cosine"
         output: Literal["noise", "data", "velocity"] = "velocity"
         """What the U-Net returns."""
@@ -198,6 +201,10 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         self.register_buffer("alpha", self.schedule.alpha.float(), persistent=False)  # (T + 1,)
         self.register_buffer("sigma", self.schedule.sigma.float(), persistent=False)
         told = config.condition != "none"
+        if config.text_encoder and config.condition != "text":
+            raise SettingError(
+                "`latent_diffusion` has a `text_encoder` and is told no text", hint="condition=text, or leave it out"
+            )
         self.unet = UNet(
             D,
             D,
@@ -211,9 +218,14 @@ class LatentDiffusion(ConditionalSampling, GenerativeModel, ContinuousLatents, I
         )
         self.conditioner = None
         if told:
-            share, owner = config.drop_condition, "latent_diffusion"
             self.conditioner = Conditioner(
-                spec, config.condition, config.token_dim, drop_share=share, owner=owner, tokens=True
+                spec,
+                config.condition,
+                config.token_dim,
+                drop_share=config.drop_condition,
+                owner="latent_diffusion",
+                tokens=True,
+                text_encoder=config.text_encoder,
             )
 
     @property

@@ -118,6 +118,8 @@ class FlowMatching(VelocityModel, DequantisedLikelihood):
         """What the network is told of an example."""
         drop_condition: Share = 0.1
         """Share of training examples whose condition is left out."""
+        text_encoder: str = ""
+        """Name or folder of a frozen text encoder of Hugging Face's, in place of one that is trained along."""
         lr: Positive = 4.0e-3
         warmup_steps: Whole = 50
         final_lr_share: Share = 0.1
@@ -181,7 +183,9 @@ class FlowMatching(VelocityModel, DequantisedLikelihood):
         self.sampling = self.Sampling()
         self.last_time = DIFFUSION_END if config.path == "diffusion" else 1.0
         self.net = self.make_network()
-        self.conditioner = conditioner_for(spec, config, self.net.embedding_dim, owner="flow_matching")
+        self.conditioner = conditioner_for(
+            spec, config, self.net.embedding_dim, owner="flow_matching", text_encoder=config.text_encoder
+        )
 
     @property
     def network(self) -> nn.Module:

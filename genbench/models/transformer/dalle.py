@@ -41,7 +41,7 @@ from torch import Generator, Tensor
 from genbench.core.dataset import PAD, Batch, DataSpec
 from genbench.core.errors import SettingError
 from genbench.core.features import FeatureExtractor, TextEncoder, build_features
-from genbench.core.model import Loss, TextConditional, register_model
+from genbench.core.model import Loss, SteeredByFeatures, TextConditional, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, OpenShare, Positive
 from genbench.core.spec import parse_ref
 from genbench.models._two_stage import LikelyCodes
@@ -61,7 +61,7 @@ TEXT_SHARE = 1.0 / 8.0
 
 
 @register_model("dalle")
-class DALLE(LikelyCodes, TextConditional):
+class DALLE(LikelyCodes, TextConditional, SteeredByFeatures):
     """A discrete autoencoder, and a transformer over captions and codes."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +159,11 @@ class DALLE(LikelyCodes, TextConditional):
     def num_codes(self) -> int:
         """K."""
         return self.config.num_codes
+
+    @property
+    def steered_by(self) -> str | None:
+        """The dual encoder where it picks among candidates."""
+        return "shapes_clip" if self.config.candidates > 1 else None
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
