@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from genbench.cli.nearest import write_nearest
+from genbench.cli.prompt_scores import write_prompt_scores
 from genbench.core.errors import SettingError
 from genbench.core.spec import Ref, parse_ref
 
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--originals", metavar="data", help="the pictures that the samples reconstruct, in the same order"
     )
     add_caption_arguments(parser)
+    parser.add_argument(
+        "--prompt-scores",
+        type=Path,
+        metavar="file",
+        help="write how well each sample shows its own words there as CSV, and beside it the worst and best ten as PNG",
+    )
     parser.add_argument("--num-reference", type=int, default=10_000, metavar="n", help="examples behind neighbours")
     parser.add_argument(
         "--nearest",
@@ -58,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example: genbench evaluate my_pngs --reference 'shapes[resolution=32]' --json scores.json\n"
         "  genbench evaluate samples.npz --reference train_pngs --features inception_v3 --weights inception.pth\n"
         "  genbench evaluate a.npy --reference b.npy --features given --metrics all\n"
-        "  genbench evaluate my_pngs --reference train_pngs --held-out test_pngs --nearest copies"
+        "  genbench evaluate my_pngs --reference train_pngs --held-out test_pngs --nearest copies\n"
+        "  genbench evaluate drawn --reference 'shapes[resolution=8]' --text-encoder shapes_clip --prompt-scores all.csv"
     )
     parser.set_defaults(run=run)
 
@@ -98,12 +106,17 @@ def run(options: argparse.Namespace) -> int:
 
     if options.num_nearest < 1:
         raise SettingError(f"`--num-nearest {options.num_nearest}`: list at least 1, or leave `--nearest` out")
+    if options.prompt_scores is not None and options.prompt_scores.suffix.lower() != ".csv":
+        raise SettingError(f"`--prompt-scores {options.prompt_scores}`: it is a table, name it `.csv`")
     captions, reference_captions = captions_of(options)
+    metrics = split_names(options.metrics)
+    if options.prompt_scores is not None and not {"all", "clip_score"} & {parse_ref(name).name for name in metrics}:
+        metrics.append("clip_score")  # the mean of what is written
     with progress() as tell:
         done = evaluate(
             with_skip_bad(options.samples) if options.skip_bad else options.samples,
             options.reference,
-            metrics=split_names(options.metrics),
+            metrics=metrics,
             features=features_of(options),
             perceptual=options.perceptual,
             text_encoder=options.text_encoder,
@@ -114,11 +127,13 @@ def run(options: argparse.Namespace) -> int:
             reference_captions=reference_captions,
             num_reference=options.num_reference,
             num_nearest=0 if options.nearest is None else options.num_nearest,
+            each_prompt=options.prompt_scores is not None,
             device=device_of(options.device),
             caching=not options.no_cache,
             tell=tell,
         )
     written = [] if done.nearest is None else write_nearest(done.nearest, options.nearest)
+    written += [] if done.prompt_scores is None else write_prompt_scores(done.prompt_scores, options.prompt_scores)
     if not write_json(done.document(), options.json):
         _print(done)
         sys.stdout.writelines(f"{path}\n" for path in written)

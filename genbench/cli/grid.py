@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genbench.cli.captions_grid import captions_page
+from genbench.cli.kept_weights import rebuilt_of
+
 if TYPE_CHECKING:
     from PIL import Image
 
     from genbench.core.record import Record
     from genbench.core.spec import Cell
     from genbench.harness.densities import Grid
-    from genbench.harness.pictures_of_codes import Kind, Rebuilt, Rows
+    from genbench.harness.pictures_of_codes import Kind, Rows
     from genbench.store import RunFolder
 
-KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities", "sounds", "texts")
+KINDS = ("samples", "reconstructions", "traversals", "interpolations", "densities", "sounds", "captions", "texts")
 _COLUMNS = {
     "samples": 12,
     "reconstructions": 12,
@@ -27,6 +30,7 @@ _COLUMNS = {
     "densities": 4,
     "sounds": 8,
     "texts": 5,
+    "captions": 8,
 }
 _ROWS = {"reconstructions": 2, "traversals": 12, "interpolations": 4}
 _CAPTIONS = {
@@ -45,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="samples",
         help="samples of every model and control, which of sounds are spectrograms; pictures from the codes of models "
         "that have some; of points in the plane, samples beside the learned density; or a page on which samples of "
-        "sounds are seen and heard; or pictures with what models say of them after several numbers of shots, and the "
-        "true text; but for samples and sounds, models are built again from their weights (default: samples)",
+        "sounds are seen and heard; pictures drawn for the same captions, with these below; or pictures with what models "
+        "say of them after several numbers of shots, and the true text; but for samples and sounds, models are built "
+        "again from their weights (default: samples)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="file", help="PNG or, of sounds, HTML to write (default: in RUN)"
@@ -55,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns",
         type=int,
         metavar="n",
-        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities, 8 sounds, 5 texts)",
+        help="pictures per row (default: 12; 9 traversals, 10 interpolations, 4 densities, 8 sounds and captions, "
+        "5 texts)",
     )
     parser.add_argument(
         "--rows", type=int, metavar="n", help="rows per model (default: 12 traversals, 4 interpolations)"
@@ -95,6 +101,8 @@ def run(options: argparse.Namespace) -> int:
         page = _samples(folder, columns)
     elif kind == "texts":
         page = _texts(folder, columns, said)
+    elif kind == "captions":
+        page = captions_page(folder, list(_finished(folder)), columns=columns, name=_name, say=said.add)
     else:
         page = _of_codes(folder, kind, columns, _ROWS[kind] if options.rows is None else options.rows, said)
     save_png(page, path)
@@ -193,7 +201,7 @@ def _density_of(folder: RunFolder, record: Record, half: float) -> tuple[Grid | 
     if record.cell.role != "model":
         return None, "a control"
     try:
-        model = _rebuilt(folder, record).model
+        model = rebuilt_of(folder, record).model
     except GenbenchError as error:
         return None, error.message
     reason = densities.why_no_density(model)
@@ -257,7 +265,7 @@ def _section(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: 
     """Rows of one model with what is to be said of them, or why it has none."""
     from genbench.harness.pictures_of_codes import bases, left_out, pictures_of_codes, why_not
 
-    found = _rebuilt(folder, record)
+    found = rebuilt_of(folder, record)
     reason = why_not(kind, found.model, found.dataset)
     if reason is not None:
         return reason
@@ -270,17 +278,6 @@ def _section(folder: RunFolder, record: Record, kind: Kind, columns: int, rows: 
     shown = None if partly is None else f"`{_name(record)}` shows {partly}"
     drawn = pictures_of_codes(kind, found, columns=columns, rows=rows)
     return _Section(drawn, tuple(text for text in (base, shown) if text))
-
-
-def _rebuilt(folder: RunFolder, record: Record) -> Rebuilt:
-    """The model of a record with its weights, or with those of the cell that trained them."""
-    from genbench.core.files import WEIGHTS
-    from genbench.harness.pictures_of_codes import rebuilt
-
-    owner = folder.cell_folder(record.key) / WEIGHTS
-    if record.cell.weights_from is not None and not owner.is_file():
-        owner = folder.cell_folder(record.cell.weights_from) / WEIGHTS
-    return rebuilt(record.cell, owner)
 
 
 def _heads(kind: Kind, columns: int) -> list[str]:

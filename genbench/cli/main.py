@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": "show what a run would do, and start nothing",
     "leaderboard": "print the table of one or more runs",
     "plot": "draw a score against a cost, for the rows of runs",
+    "sample": "draw pictures for prompts with a trained model of a run",
     "grid": "draw samples, reconstructions, traversals or interpolations of a run",
     "list": "list models, suites, datasets, metrics, features or runs",
     "info": "describe one model, suite, dataset, metric or extractor",

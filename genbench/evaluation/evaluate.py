@@ -21,6 +21,7 @@ from genbench.evaluation.gathering import Gathering
 from genbench.evaluation.nearest import NearestSamples
 from genbench.evaluation.networks import Networks, chosen_roles
 from genbench.evaluation.options import Options
+from genbench.evaluation.prompt_scores import PromptScores
 from genbench.evaluation.prompts import Captions, ReferenceCaptions
 from genbench.evaluation.sides import FEATURES_GIVEN, Given, Side, read_reference, read_side
 
@@ -41,6 +42,8 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     nearest: NearestSamples | None = None
     """The samples nearest to the reference, where they were asked for."""
+    prompt_scores: PromptScores | None = None
+    """How well each sample shows its own words, where that was asked for."""
 
     def document(self) -> dict[str, object]:
         """The JSON that `genbench evaluate --json` writes."""
@@ -74,6 +77,7 @@ def evaluate(
     reference_captions: ReferenceCaptions | None = None,
     num_reference: int = 10_000,
     num_nearest: int = 0,
+    each_prompt: bool = False,
     device: str = "cpu",
     caching: bool = True,
     tell: Tell = silent,
@@ -101,6 +105,7 @@ def evaluate(
             up to 50,000.
         num_nearest: how many of the samples nearest to the reference to list, with the pictures of the first, looked
             for among up to 50,000 reference examples; 0 for none.
+        each_prompt: whether to say how well each sample shows its own words, beside the metrics.
         device: where the extractors live.
         caching: whether features are looked up and kept, by content, under `GENBENCH_CACHE`.
         tell: told of progress.
@@ -110,7 +115,7 @@ def evaluate(
 
     Raises:
         SampleError: samples or a reference of another type, samples and reference do not fit each other, no metric
-            applies, or what is nearest was asked for and there are no features to tell.
+            applies, or what is nearest, or each prompt, was asked for and there are no features, or captions, to tell.
         DataError: one of them cannot be read.
         UnknownName, SettingError: a metric or an extractor is not known, or not so, or there is no such device.
     """
@@ -141,7 +146,7 @@ def evaluate(
             tell=tell,
         ),
     )
-    return _evaluated(chosen, gathering, num_nearest)
+    return _evaluated(chosen, gathering, num_nearest, each_prompt=each_prompt)
 
 
 def chosen_metrics(metrics: str | Sequence[str | Ref]) -> dict[str, Metric]:
@@ -196,13 +201,17 @@ def shared_prefix(chosen: dict[str, Metric]) -> str:
     return next(iter(prefixes.values()), "")
 
 
-def _evaluated(chosen: dict[str, Metric], gathering: Gathering, num_nearest: int) -> Evaluation:
+def _evaluated(chosen: dict[str, Metric], gathering: Gathering, num_nearest: int, *, each_prompt: bool) -> Evaluation:
     also = _needed_for_nearest(gathering) if num_nearest else frozenset()
+    reason = gathering.why_not(Need.CAPTIONS) if each_prompt else None
+    if reason is not None:
+        raise SampleError(f"prompts cannot be scored one by one: {reason}")
     scores, skipped = score_all(chosen, gathering, also=also)
     if not scores:
         raise nothing_applies(skipped)
     nearest = gathering.nearest(num_nearest) if num_nearest else None
-    return Evaluation(scores, skipped, gathering.warnings(), nearest)
+    each = gathering.prompt_scores() if each_prompt else None
+    return Evaluation(scores, skipped, gathering.warnings(), nearest, each)
 
 
 def _needed_for_nearest(gathering: Gathering) -> frozenset[Need]:

@@ -33,6 +33,7 @@ from genbench.evaluation.picture_evidence import (
     class_pair_evidence,
     pair_evidence,
 )
+from genbench.evaluation.prompt_scores import PromptScores, prompt_scores
 from genbench.evaluation.reasons import why_not
 from genbench.evaluation.sides import Side
 from genbench.evaluation.sources import Sources
@@ -73,6 +74,7 @@ class Gathering:
         )
         self.inspection = Inspection()
         self._layers = Layers(self._sources, frozenset(), self.inspection)
+        self._spoken: CaptionEvidence | None = None
 
     @property
     def samples(self) -> Side:
@@ -98,7 +100,7 @@ class Gathering:
             reconstruction_features=(
                 self._reconstruction_features() if Need.RECONSTRUCTION_FEATURES in needs else None
             ),
-            captions=self._captions() if Need.CAPTIONS in needs else None,
+            captions=self.captions() if Need.CAPTIONS in needs else None,
             labels=self._labels() if Need.LABELS in needs else None,
             vectors=self._vectors() if Need.VECTORS in needs else None,
         )
@@ -175,11 +177,18 @@ class Gathering:
             )
         return real, made
 
-    def _captions(self) -> CaptionEvidence:
+    def captions(self) -> CaptionEvidence:
+        """Embeddings of samples and captions, which `why_not` has found to be there; made once."""
         captions, options = self._sources.captions, self._sources.options
-        return caption_evidence(
-            self.samples.pictures(), captions.words, captions.references, self._sources.networks, options=options
-        )
+        if self._spoken is None:
+            self._spoken = caption_evidence(
+                self.samples.pictures(), captions.words, captions.references, self._sources.networks, options=options
+            )
+        return self._spoken
+
+    def prompt_scores(self) -> PromptScores:
+        """How well each sample shows its own words; `why_not` has found captions to be there."""
+        return prompt_scores(self.samples.pictures(), self._sources.captions.words, self.captions())
 
     def _labels(self) -> LabelEvidence:
         sources, pictures = self._sources, self.samples.pictures()

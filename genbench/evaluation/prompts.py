@@ -59,6 +59,33 @@ def read_reference_captions(path: Path) -> ReferenceCaptions:
         raise DataError(f"{path}: no captions: {error}", hint=_HINT) from error
 
 
+def read_prompts(path: Path) -> list[str]:
+    """Prompts to draw, in order; names of files in the same forms play no part, and a table need not have them.
+
+    Raises:
+        DataError: the file cannot be read, holds none, or an empty one.
+    """
+    kind = path.suffix.lower()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if kind in {".jsonl", ".csv"}:
+            prompts = [_cell(row, WORDS_KEYS, number) for number, row in enumerate(_parsed(text, kind), start=1)]
+        elif kind == ".json":
+            found = json.loads(text)
+            prompts = list(found.values()) if isinstance(found, dict) else found
+            if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+                raise ValueError("expected a list of texts, or an object with texts")
+        else:
+            prompts = text.splitlines()
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise DataError(f"{path}: no prompts: {error}", hint=_HINT) from error
+    empty = next((number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()), None)
+    if empty is not None or not prompts:
+        found_empty = "holds no prompt" if empty is None else f"prompt {empty} is empty"
+        raise DataError(f"{path}: {found_empty}", hint=_HINT)
+    return [" ".join(prompt.split()) for prompt in prompts]
+
+
 def captions_beside(folder: Path, names: Sequence[str]) -> Captions | None:
     """Captions that lie beside the pictures of a folder, by the names of their files; None where there are none.
 
@@ -93,14 +120,18 @@ def _rows(text: str, kind: str) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: a row has no file or no words.
     """
+    for number, cells in enumerate(_parsed(text, kind), start=1):
+        yield _cell(cells, FILE_KEYS, number), _cell(cells, WORDS_KEYS, number)
+
+
+def _parsed(text: str, kind: str) -> Iterator[Mapping[object, object]]:
     parsed: Iterator[object] = (
         iter(csv.DictReader(io.StringIO(text), strict=True))
         if kind == ".csv"
         else (json.loads(line) for line in text.splitlines() if line.strip())
     )
-    for number, row in enumerate(parsed, start=1):
-        cells = row if isinstance(row, dict) else {}
-        yield _cell(cells, FILE_KEYS, number), _cell(cells, WORDS_KEYS, number)
+    for row in parsed:
+        yield row if isinstance(row, dict) else {}
 
 
 def _cell(row: Mapping[object, object], keys: Sequence[str], number: int) -> str:

@@ -57,12 +57,18 @@ def clip_score(images: Features, texts: Features, *, preset: Preset = "cosine") 
     Raises:
         ValueError: fewer than 2 samples, unequal shapes, or embeddings that are not finite or of length 0.
     """
-    shown, asked = _embeddings(images, texts)
-    cosines = (_directions(shown, "samples") * _directions(asked, "captions", like=shown)).sum(axis=1)
+    cosines = caption_cosines(images, texts)
     if preset == "cosine":
         return mean_estimate(cosines, how=_HOW, low=-1.0, high=1.0)
     weight = {"times100": 100.0, "hessel": HESSEL_WEIGHT}[preset]
     return mean_estimate(weight * np.maximum(cosines, 0.0), how=_HOW, low=0.0, high=weight)
+
+
+def caption_cosines(images: Features, texts: Features) -> np.ndarray:
+    """Cosine of each sample and its caption: (N,) float64, -1 .. 1; arguments and errors as of `clip_score`."""
+    shown, asked = _embeddings(images, texts)
+    cosines = (_directions(shown, "samples") * _directions(asked, "captions", like=shown)).sum(axis=1)
+    return np.asarray(cosines)
 
 
 def ref_clip_score(images: Features, texts: Features, references: np.ndarray | Tensor) -> Estimate:

@@ -21,6 +21,7 @@ FILES = {
     "densities": "densities.png",
     "sounds": "sounds.html",
     "texts": "texts.png",
+    "captions": "captions.png",
 }
 """Kinds of pictures of a run, and what their files are called in its folder; sounds are a page that plays."""
 LEGIBLE = 64

@@ -1,0 +1,98 @@
+"""Pictures that a trained model draws for words: prompts of a person, or captions of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genbench.core.dataset import PAD, Batch, Dataset, DataSpec
+from genbench.core.errors import SettingError, nearest
+from genbench.core.model import GenerativeModel, condition_kind
+from genbench.harness.asked_evidence import caption_split, draw_given
+from genbench.harness.evidence import subset
+from genbench.prob.pixels import to_rgb
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedCaptions:
+    """Captions of held-out examples, first of combinations that training shows, then of those that it never shows."""
+
+    examples: Batch
+    held_out: tuple[bool, ...]
+    """Of each: whether training never shows the combination; all False where the data hold none back."""
+
+
+def asked_captions(dataset: Dataset, count: int) -> AskedCaptions:
+    """The same captions in every run: (count,), half of them of each kind where there are both.
+
+    Raises:
+        SettingError: the data have no captions.
+    """
+    if not dataset.spec.vocabulary:
+        raise SettingError("the data of this run have no captions")
+    both = caption_split(dataset) == "novel"
+    seen = subset(dataset, "test", count - count // 2 if both else count)
+    if not both or count < 2:
+        return AskedCaptions(seen, (False,) * len(seen))
+    unseen = subset(dataset, "novel", count // 2)
+    assert seen.text is not None
+    assert unseen.text is not None
+    examples = Batch(torch.cat([seen.x, unseen.x]), text=torch.cat([seen.text, unseen.text]))
+    return AskedCaptions(examples, (False,) * len(seen) + (True,) * len(unseen))
+
+
+def why_none(model: GenerativeModel) -> str | None:
+    """Why a model draws nothing for words, None when it does."""
+    if condition_kind(model) != "text":
+        return "it cannot be told in words what to draw"
+    return None if model.spec.kind == "image" else f"it draws no pictures, its data are of kind `{model.spec.kind}`"
+
+
+def pictures_for(model: GenerativeModel, captions: Tensor, *, seed: int) -> Pixels:
+    """One picture for each caption (N, T), a function of the seed: (N, 3, H, W) uint8, values 0 .. 255.
+
+    Raises:
+        SampleError: what was drawn is not what the contract says.
+    """
+    return to_rgb(draw_given(model, captions, seed=seed), model.spec.levels or 256).numpy()
+
+
+def tokens_of(prompts: Sequence[str], spec: DataSpec, *, length: int) -> Tensor:
+    """Prompts as rows of `Batch.text`: (N, length) int64, padded with `PAD`.
+
+    Args:
+        prompts: at least one.
+        spec: of the data that the model has learnt; its words are those of the vocabulary.
+        length: words of the longest caption of these data.
+
+    Raises:
+        SettingError: a prompt has no word, too many, or one that is not in the vocabulary.
+    """
+    place = {word: index for index, word in enumerate(spec.vocabulary) if index != PAD}
+    rows = torch.full((len(prompts), length), PAD, dtype=torch.int64)
+    for number, prompt in enumerate(prompts, start=1):
+        words = prompt.split()
+        unknown = [word for word in words if word not in place]
+        if unknown:
+            raise SettingError(
+                f"prompt {number} `{prompt}`: the model does not know {', '.join(f'`{word}`' for word in unknown)}; "
+                f"its vocabulary is {', '.join(place)}",
+                hint=nearest(unknown[0], place),
+            )
+        if not 0 < len(words) <= length:
+            raise SettingError(f"prompt {number} `{prompt}` has {len(words)} words, expected 1 to {length}")
+        rows[number - 1, : len(words)] = torch.tensor([place[word] for word in words])
+    return rows
+
+
+def caption_length(dataset: Dataset) -> int:
+    """Words of the longest caption that the data set gives, 0 without captions."""
+    text = dataset.load("train", [0]).text
+    return 0 if text is None else text.shape[1]
