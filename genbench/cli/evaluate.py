@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  genbench evaluate samples.npz --reference train_pngs --features inception_v3 --weights inception.pth\n"
         "  genbench evaluate a.npy --reference b.npy --features given --metrics all\n"
         "  genbench evaluate my_pngs --reference train_pngs --held-out test_pngs --nearest copies\n"
-        "  genbench evaluate drawn --reference 'shapes[resolution=8]' --text-encoder shapes_clip --prompt-scores all.csv"
+        "  genbench evaluate drawn --reference 'shapes[resolution=8]' --text-encoder shapes_clip --prompt-scores a.csv"
     )
     parser.set_defaults(run=run)
 
