@@ -167,10 +167,7 @@ def _evaluate(drawn, tmp_path, *more):
 
 
 def test_what_was_sampled_is_evaluated_prompt_by_prompt(run, tmp_path, capsys):
-    lines = [
-        "a small red circle at the top left on a black background",
-        "a large green cross in the centre on a grey background",
-    ]
+    lines = [PROMPTS[0], "a large green cross in the centre on a grey background"]
     assert _sample(run, tmp_path, "drawn", *ROW, "--per-prompt", "15", lines=lines) == 0
     table = tmp_path / "each.csv"
     assert _evaluate(tmp_path / "drawn", tmp_path, "--prompt-scores", str(table)) == 0

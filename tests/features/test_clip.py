@@ -189,7 +189,7 @@ def test_unknown_models_trainings_and_foreign_files_are_refused(tiny):
     with pytest.raises(SettingError, match="no weights `openal` of `ViT-B-32`"):
         CLIP(CLIP.Config(pretrained="openal"))
     with pytest.raises(SettingError, match="tokenizer"):
-        CLIP(CLIP.Config(model="ViT-B-16-SigLIP", pretrained="webli"))
+        CLIP(CLIP.Config(model="coca_ViT-B-32", pretrained="laion2b_s13b_b90k"))
     with pytest.raises(DataError, match="not the weights of `clip\\[model=ViT-S-16-alt\\]`"):
         CLIP(CLIP.Config(model="ViT-S-16-alt", pretrained="none", weights=str(path)))
 

@@ -195,3 +195,14 @@ def test_a_copy_of_the_weights_gives_the_same_embeddings(encoder, tmp_path):
     copy = build_features(Ref(name="shapes_clip", config={"weights": str(tmp_path / "copy.safetensors")}))
     images = _dataset(8).load("test", range(5)).x
     assert torch.equal(copy(images), encoder(images))
+
+
+@pytest.mark.parametrize("resolution", [8, 32])
+def test_a_picture_is_found_among_100_of_other_captions_and_a_caption_among_their_pictures(encoder, resolution):
+    batch = _dataset(resolution).load("test", range(FIRST, FIRST + 400))
+    distinct, which = batch.text.unique(dim=0, return_inverse=True)
+    first = torch.stack([(which == row).nonzero()[0, 0] for row in range(len(distinct))])[:100]
+    cosines = _unit(encoder(batch.x[first])) @ _unit(encoder.encode_text(_sentences(batch.text[first]))).T
+    assert len(first) == 100
+    for table in (cosines, cosines.T):
+        assert (table.argmax(dim=1) == torch.arange(100)).double().mean() > 0.95
