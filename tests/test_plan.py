@@ -287,3 +287,22 @@ def test_binary_garbage_is_refused(tmp_path):
     path.write_bytes(bytes(range(256)))
     with pytest.raises(SuiteError, match="not YAML"):
         read_suite(path)
+
+
+def test_the_judge_of_captions_is_the_suites_or_the_one_asked_for_and_no_part_of_training():
+    suite = load_suite("text_to_image")
+    own = make_plan(suite, Selection(tier="smoke"), version="1")
+    other = make_plan(suite, Selection(tier="smoke", text_encoder="clip[model=ViT-B-16]"), version="1")
+    assert {cell.text_encoder.label for cell in own.cells} == {"shapes_clip"}
+    assert {cell.text_encoder.label for cell in other.cells} == {"clip[model=ViT-B-16]"}
+    for mine, theirs in zip(own.cells, other.cells, strict=True):
+        assert mine.key != theirs.key
+        assert mine.train_key == theirs.train_key
+    with pytest.raises(UnknownName, match="clop"):
+        make_plan(suite, Selection(text_encoder="clop"), version="1")
+
+
+def test_rows_that_differ_in_how_captions_are_followed_share_one_training():
+    plan = make_plan(load_suite("text_to_image"), Selection(tier="quick"), version="1")
+    trained = [cell.subject.name for cell in plan.cells if cell.role == "model" and cell.weights_from is None]
+    assert trained == ["ddpm", "latent_diffusion", "flow_matching", "dalle", "clip_guided"]

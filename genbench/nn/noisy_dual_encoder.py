@@ -54,7 +54,7 @@ class NoisyDualEncoder(nn.Module):
 
     def shown(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Directions of noised pictures: (B, F), of length 1."""
-        return F.normalize(self.pictures(x_t, t).float(), dim=1)
+        return F.normalize(self.pictures(x_t, t), dim=1)
 
     def loss(self, x_t: Tensor, t: Tensor, captions: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of a batch both ways in nats, and the share of pictures whose nearest caption is their own."""
