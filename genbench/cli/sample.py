@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="folder", help=f"new folder for pictures and {PROMPTS_FILE}"
     )
-    parser.add_argument("--row", metavar="name", help="row of the run's table (default: the only one that takes words)")
+    parser.add_argument("--row", metavar="name", help="row of the run's table (default: the only one)")
     parser.add_argument("--per-prompt", type=int, default=1, metavar="n", help="pictures for each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="n", help="of the draws (default: 0)")
     parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="default: cpu")
@@ -82,7 +82,7 @@ def _table(names: list[str], prompts: list[str]) -> bytes:
 
 
 def _row(folder: RunFolder, name: str | None) -> Record:
-    """The finished row of that name, or the only one that is told words.
+    """The finished row of that name, or the only one.
 
     Raises:
         SettingError: there is none, or there are several.
@@ -92,11 +92,9 @@ def _row(folder: RunFolder, name: str | None) -> Record:
         if name not in rows:
             raise SettingError(f"{folder.path}: no finished row `{name}`", hint=nearest(name, rows))
         return rows[name]
-    told = [label for label, record in rows.items() if record.cell.subject.config.get("condition") == "text"]
-    told = told or list(rows)
-    if len(told) != 1:
-        raise SettingError(f"{folder.path}: {len(told)} rows may be meant, say which by `--row`", hint=_others(folder))
-    return rows[told[0]]
+    if len(rows) != 1:
+        raise SettingError(f"{folder.path}: {len(rows)} rows may be meant, say which by `--row`", hint=_others(folder))
+    return next(iter(rows.values()))
 
 
 def _rows(folder: RunFolder) -> dict[str, Record]:

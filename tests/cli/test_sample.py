@@ -116,7 +116,7 @@ def test_pictures_and_their_prompts_are_written_as_a_function_of_the_seed(run, t
         (["red " * 13], ROW, "has 13 words, expected 1 to 12"),
         (PROMPTS, ("--row", "ddpm[num_steps=3]"), "cannot be told in words"),
         (PROMPTS, ("--row", "dppm"), "no finished row `dppm`"),
-        (PROMPTS, (), "2 rows may be meant, say which by `--row`"),
+        (PROMPTS, (), "3 rows may be meant, say which by `--row`"),
         (PROMPTS, (*ROW, "--per-prompt", "0"), "expected 1 or more"),
         (["red", ""], ROW, "prompt 2 is empty"),
     ],
