@@ -1,7 +1,7 @@
 """CLIP models that are no names of open_clip: a folder, or a repository of Hugging Face's, which describe themselves.
 
     open_clip_config.json        `model_cfg` of the network, `preprocess_cfg` of the pictures
-    open_clip_model.safetensors  the weights, or `open_clip_pytorch_model.bin`, read without pickled classes
+    open_clip_model.safetensors  the weights, or `open_clip_pytorch_model.bin`, read as tensors alone
     tokenizer.json, ...          where captions need a tokenizer of Hugging Face's
 
 This is how open_clip writes models for others (`push_to_hf_hub`), and what it reads under `local-dir:` and `hf-hub:`.

@@ -4,7 +4,8 @@ from torch import Generator
 
 from genbench.core.dataset import Batch, DataSpec
 from genbench.core.errors import SettingError
-from genbench.nn.conditioning import POOL_SIZE, CaptionEncoder, Conditioner, guided
+from genbench.nn.condition_pool import POOL_SIZE
+from genbench.nn.conditioning import CaptionEncoder, Conditioner, guided
 
 SPEC = DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=("", "a", "red", "square", "circle"))
 LABELS = torch.tensor([0, 3, 1, 2])
