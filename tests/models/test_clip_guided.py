@@ -158,7 +158,7 @@ def test_the_encoder_learns_which_caption_belongs_to_which_noised_picture():
         optimiser.step()
         found.append(float(loss.parts["retrieval"]))
     assert sum(found[:10]) / 10 < 0.1
-    assert sum(found[-10:]) / 10 > 0.2  # of times at random, at half of which next to nothing can be seen
+    assert sum(found[-10:]) / 10 > 0.15  # of times at random, at half of which next to nothing can be seen
 
 
 def test_both_players_learn_and_captions_of_training_are_kept():
