@@ -13,6 +13,7 @@ from typing import Any, cast
 import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from genbench.core.errors import DataError, SettingError, nearest
@@ -127,7 +128,7 @@ def num_features_of(model: str) -> int:
     return int(config_of(model)["embed_dim"])
 
 
-def tokenizer_of(model: str) -> open_clip.SimpleTokenizer | open_clip.HFTokenizer:
+def tokenizer_of(model: str) -> open_clip.SimpleTokenizer | HFTokenizer:
     """The tokenizer of `model`: open_clip's of byte pairs, or one of Hugging Face's, from the model's own folder."""
     text = config_of(model)["text_cfg"]
     length, settings = text.get("context_length", 77), text.get("tokenizer_kwargs", {})
@@ -135,12 +136,12 @@ def tokenizer_of(model: str) -> open_clip.SimpleTokenizer | open_clip.HFTokenize
         return open_clip.SimpleTokenizer(context_length=length, **settings)
     source = str(folder_of(model)) if is_folder(model) else _named_tokenizer(text)
     mode = text.get("tokenizer_mode")
-    return open_clip.HFTokenizer(source, context_length=length, tokenizer_mode=mode, **settings)
+    return HFTokenizer(source, context_length=length, tokenizer_mode=mode, **settings)
 
 
-def num_tokens(tokenizer: open_clip.SimpleTokenizer | open_clip.HFTokenizer, caption: str) -> int:
+def num_tokens(tokenizer: open_clip.SimpleTokenizer | HFTokenizer, caption: str) -> int:
     """Tokens of a caption, however many fit."""
-    if isinstance(tokenizer, open_clip.HFTokenizer):
+    if isinstance(tokenizer, HFTokenizer):
         return len(tokenizer.tokenizer(tokenizer.clean_fn(caption), verbose=False)["input_ids"])
     return len(tokenizer.encode(caption)) + 2  # where it starts, and where it ends
 

@@ -148,4 +148,9 @@ def _wrapped(text: str, font: Font, width: float, *, break_at: str = " ") -> lis
             rest = rest[cut:]
         lines[-1] += rest
     shown = [line.rstrip() for line in lines]
-    return shown if len(shown) <= _MOST_LINES else [*shown[: _MOST_LINES - 1], shown[_MOST_LINES - 1] + "..."]
+    if len(shown) <= _MOST_LINES:
+        return shown
+    last = shown[_MOST_LINES - 1]
+    while last and font.getlength(last + "...") > width:
+        last = last[:-1]
+    return [*shown[: _MOST_LINES - 1], last + "..."]

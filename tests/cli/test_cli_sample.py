@@ -64,7 +64,9 @@ def run(tmp_path_factory):
             model = build(cell, build_dataset(DATA))
             for parameter in model.parameters():
                 parameter.data.add_(0.05 * torch.randn_like(parameter))
-            weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            weights = {
+                name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()
+            }
             safetensors.torch.save_file(weights, inside / "model.safetensors")
         folder.write_record(Record(key=cell.key, cell=cell, status="ok", started="2026", ended="2026"))
     return folder.path
