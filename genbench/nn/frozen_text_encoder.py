@@ -124,11 +124,12 @@ def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transforme
 
 def _kind_of(config: transformers.PretrainedConfig) -> type[transformers.PreTrainedModel]:
     """What loads the encoder of texts alone, where a folder holds more."""
+    kind: type[transformers.PreTrainedModel] = transformers.AutoModel
     if config.model_type in {"clip", "clip_text_model"}:
-        return transformers.CLIPTextModel
-    if type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return transformers.AutoModelForTextEncoding
-    return transformers.AutoModel
+        kind = transformers.CLIPTextModel
+    elif type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
+        kind = transformers.AutoModelForTextEncoding
+    return kind
 
 
 def _digest(encoder: nn.Module) -> int:
