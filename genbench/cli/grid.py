@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="samples",
         help="samples of every model and control, which of sounds are spectrograms; pictures from the codes of models "
         "that have some; of points in the plane, samples beside the learned density; or a page on which samples of "
-        "sounds are seen and heard; pictures drawn for the same captions, with these below; or pictures with what models "
-        "say of them after several numbers of shots, and the true text; but for samples and sounds, models are built "
-        "again from their weights (default: samples)",
+        "sounds are seen and heard; pictures drawn for the same captions, with these below; or pictures with what "
+        "models say of them after several numbers of shots, and the true text; but for samples and sounds, models are "
+        "built again from their weights (default: samples)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="file", help="PNG or, of sounds, HTML to write (default: in RUN)"
@@ -157,7 +157,7 @@ def _texts(folder: RunFolder, columns: int, said: _Said) -> Image.Image:
         raise StoreError(f"{folder.path}: {reason}", hint="`genbench run --suite captioning` makes such a run")
     asked, rows = said_texts.asked_about(dataset, columns), {}
     for record in records:
-        model = _rebuilt(folder, record).model
+        model = rebuilt_of(folder, record).model
         reason = said_texts.why_no_texts(model, dataset)
         if reason is not None:
             said.add(f"left out `{_name(record)}`: {reason}")
