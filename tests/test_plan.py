@@ -76,6 +76,7 @@ def test_a_misspelt_suite_names_the_nearest():
         (("beta_tcvae[beta=-1]",), SettingError, "`beta` is -1, expected a number of at least 0"),
         (("ddpm[num_steps=0]",), SettingError, "`num_steps` is 0, expected a whole number of at least 1"),
         (("vae[learning_rate=nan]",), SettingError, "`learning_rate` is nan, expected a number above 0"),
+        (("ddpm[multipliers=1-2]",), SettingError, "`multipliers` is '1-2', expected whole numbers with `x`"),
         (("vdm[condition=class]",), SettingError, "`vdm` has no setting `condition`"),
         (
             ("edm[guidance=2.0]",),

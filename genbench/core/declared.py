@@ -16,7 +16,7 @@ from pathlib import Path
 from genbench.core.errors import SettingError, nearest
 from genbench.core.ranges import NAMED
 from genbench.core.registry import PACKAGE_ROOT
-from genbench.core.settings import Kind, checked_value, kinds_of
+from genbench.core.settings import ROW, Kind, checked_value, kinds_of
 from genbench.core.spec import Scalar
 
 # Folders whose code can change a number of any cell; a model's own file is added to them.
@@ -294,6 +294,8 @@ def _kinds(node: ast.expr) -> tuple[Kind, ...] | None:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         left, right = _kinds(node.left), _kinds(node.right)
         return None if left is None or right is None else left + right
+    if ast.unparse(node) == str(ROW):
+        return (Kind(plain=ROW),)
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
         choices = ast.literal_eval(node.slice)
         return (Kind(choices=choices if isinstance(choices, tuple) else (choices,)),)

@@ -1,8 +1,12 @@
-"""Settings of plug-ins: frozen dataclasses, checked key by key, type by type."""
+"""Settings of plug-ins: frozen dataclasses, checked key by key, type by type.
+
+A row of whole numbers, `tuple[int, ...]`, is written with an `x` between them: `multipliers=1x2x2`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,7 +21,14 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DataclassInstance")
 
-_NOUNS: dict[object, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+ROW = tuple[int, ...]
+_NOUNS: dict[object, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    ROW: "whole numbers with `x` between them, such as 1x2x2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +100,8 @@ def kinds_of(hint: object) -> tuple[Kind, ...]:
     return (Kind(plain=hint),)
 
 
-def checked_value(value: Scalar | None, kinds: Iterable[Kind], *, owner: str, key: str) -> Scalar | None:
-    """The value, made a float where one is meant; None, which only Python can give, where it is allowed.
+def checked_value(value: Scalar | None, kinds: Iterable[Kind], *, owner: str, key: str) -> Scalar | ROW | None:
+    """The value, made a float or a row of numbers where one is meant; None, which only Python gives, where allowed.
 
     Raises:
         SettingError: it is of none of the kinds.
@@ -106,10 +117,13 @@ def checked_value(value: Scalar | None, kinds: Iterable[Kind], *, owner: str, ke
     raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {expected}")
 
 
-def _as_kind(value: Scalar | None, kind: Kind) -> Scalar | None:
+def _as_kind(value: Scalar | None, kind: Kind) -> Scalar | ROW | None:
     """The value as one of that kind; None where it is not."""
     if kind.choices:
         return value if any(value == choice and type(value) is type(choice) for choice in kind.choices) else None
+    if kind.plain == ROW:
+        text = str(value)  # a single number is read as one
+        return tuple(map(int, text.split("x"))) if re.fullmatch(r"[0-9]+(x[0-9]+)*", text) else None
     if isinstance(value, bool):
         return value if kind.plain is bool else None
     if isinstance(value, int) and kind.plain is float:

@@ -18,6 +18,7 @@ class Config:
     mode: Literal["a", "b"] = "a"
     limit: int | None = None
     fast: bool = False
+    sizes: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -34,6 +35,14 @@ def test_a_whole_number_may_stand_where_a_float_is_meant():
     assert value == 1.0
 
 
+def test_a_row_of_numbers_is_written_with_an_x_between_them():
+    assert with_settings(Config(), {"sizes": "1x2x12"}, owner="x").sizes == (1, 2, 12)
+    assert with_settings(Config(), {"sizes": 3}, owner="x").sizes == (3,)
+    for given in ("1,2", "x2", "1x-2", True, 1.0):
+        with pytest.raises(SettingError, match="such as 1x2x2"):
+            with_settings(Config(), {"sizes": given}, owner="x")
+
+
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(SettingError, match="`x` has no setting `widht`") as caught:
         with_settings(Config(), {"widht": 8}, owner="x")
@@ -42,7 +51,16 @@ def test_an_unknown_key_names_the_nearest():
 
 @pytest.mark.parametrize(
     "given",
-    [{"width": "8"}, {"width": 1.5}, {"width": True}, {"rate": "1e-4"}, {"rate": False}, {"mode": "c"}, {"fast": 1}],
+    [
+        {"width": "8"},
+        {"width": 1.5},
+        {"width": True},
+        {"rate": "1e-4"},
+        {"rate": False},
+        {"mode": "c"},
+        {"fast": 1},
+        {"sizes": "1x"},
+    ],
 )
 def test_a_value_of_the_wrong_type_is_refused(given):
     with pytest.raises(SettingError):
