@@ -22,33 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.core.dataset import Factor
 from genbench.core.errors import UnknownName
-from genbench.core.features import FactorPredictions, Statistics
+from genbench.core.features import Statistics
 from genbench.core.metric import (
     METRICS,
-    CaptionEvidence,
-    CodeEvidence,
     Evidence,
-    FactorEvidence,
     FeatureEvidence,
-    LabelEvidence,
-    LatentEvidence,
-    LikelihoodEvidence,
-    LogitEvidence,
-    PairEvidence,
-    ReconstructionEvidence,
-    ReconstructionFeatureEvidence,
-    VectorEvidence,
     build_metric,
 )
 from genbench.core.record import Score
 from genbench.core.spec import parse_ref
+from genbench.evaluation.known_scores import EXACT, known_scores
 from genbench.prob.intervals import Z95
 
 SCHEMA = "genbench.selftest/1"
 NUM_HALVES = 100
-EXACT = 1e-9
 _NET = "made_up"
 _DIGITS = 9
 """Decimals of a measured number that enter the digest: rounding differs between machines below them."""
@@ -136,7 +124,7 @@ def selftest(checks: Iterable[Check] | None = None) -> SelfTest:
 
 def all_checks() -> Iterator[Check]:
     """Every check, in the order of the module's docstring."""
-    forms = (_moment_forms, _feature_forms, _copy_forms, _sample_forms, _code_forms)
+    forms = (_moment_forms, _feature_forms, _copy_forms, _forms_without_features)
     for part in (*forms, _invariances, _ladders, _nulls):
         yield from part()
 
@@ -193,59 +181,11 @@ def _copy_forms() -> Iterator[Check]:
     yield _check(fld, "steps to copies that do not make it worse", lambda: _wrong_steps(fld, "fld", [clean, copies]), 0)
 
 
-def _sample_forms() -> Iterator[Check]:
-    hot = 1000.0 * torch.eye(5, dtype=torch.float64).repeat(20, 1)
-    sure, vague = (Evidence(logits=LogitEvidence(samples=s, extractor=_NET, protocol={})) for s in (hot, 0.0 * hot))
-    yield _known("inception_score[preset=single]", "sure of 5 classes", sure, 5.0)
-    yield _known("inception_score", "sure of nothing", vague, 1.0)
-    asked, seen = torch.arange(5).repeat(20), torch.cat([hot[:75], hot[75:].roll(1, 1)])
-    labels = Evidence(labels=LabelEvidence(asked=asked, logits=seen, extractor=_NET, protocol={}))
-    yield _known("class_accuracy", "three of four right", labels, 0.75)
-    nats = torch.full((20,), -12 * math.log(256), dtype=torch.float64)
-    flat = LikelihoodEvidence(nats=nats, kind="exact", num_dims=12, levels=256)
-    yield _known("bits_per_dim", "the uniform law of bytes", Evidence(likelihood=flat), 8.0)
-    apart = LikelihoodEvidence(nats=nats, kind="exact", num_dims=12, levels=None, true_nats=nats + 0.5)
-    yield _known("exact_kl", "densities half a nat apart", Evidence(likelihood=apart), 0.5)
-    image, text = torch.tensor([[1.0, 0.0]]).repeat(8, 1), torch.tensor([[0.5, math.sqrt(0.75)]]).repeat(8, 1)
-    captions = Evidence(captions=CaptionEvidence(images=image, texts=text, extractor=_NET, protocol={}))
-    yield _known("clip_score", "sixty degrees", captions, 0.5, tolerance=1e-6)  # single precision
-    pairs = PairEvidence(distances=torch.arange(1.0, 5.0), extractor=_NET, protocol={})
-    yield _known("lpips_diversity", "distances 1 .. 4", Evidence(pairs=pairs), 2.5)
-    grey = torch.full((4, 3, 16, 16), 100, dtype=torch.uint8)
-    brighter, equal = (ReconstructionEvidence(originals=grey, reconstructions=grey + more) for more in (5, 0))
-    yield _known("reconstruction", "errors of 5", Evidence(reconstructions=brighter), 20 * math.log10(51), score="psnr")
-    yield _known("reconstruction", "equal pictures", Evidence(reconstructions=equal), 1.0, score="ssim")
-    far = ReconstructionFeatureEvidence(originals=hot / 1e3, reconstructions=hot / 1e3 + 2, extractor=_NET, protocol={})
-    yield _known("reconstruction_frechet", "5 features moved by 2", Evidence(reconstruction_features=far), 20.0)
-
-
-def _code_forms() -> Iterator[Check]:
-    pairs = torch.cartesian_prod(torch.arange(2), torch.arange(2))
-    names = tuple(Factor(name, ("0", "1")) for name in ("shape", "colour"))
-    read = FactorPredictions(pairs[:2].repeat(10, 1), torch.ones(20), names)
-    factors = Evidence(factors=FactorEvidence(samples=read, training=pairs, asked=pairs.repeat(5, 1)))
-    yield _known("mode_coverage", "two of four", factors, 0.5, score="mode_coverage")
-    yield _known("caption_accuracy", "half right", factors, 0.5, score="caption_accuracy")
-    codes = Evidence(codes=CodeEvidence(codes=torch.arange(4).repeat(10, 2), num_codes=8, num_dims=16))
-    yield _known("codebook_usage", "four codes of eight", codes, 0.5, score="codebook_usage")
-    yield _known("codebook_usage", "four codes of eight", codes, 4.0, score="codebook_perplexity")
-    yield _known("code_rate", "four codes of eight", codes, 1.0, score="code_entropy_rate")
-    grid = torch.cartesian_prod(*[torch.arange(2)] * 3).repeat(30, 1)
-    latents = Evidence(latents=LatentEvidence(codes=grid.double(), factors=grid))
-    forms = {"mig": ("mig",), "factor_vae_score": ("factor_vae_score",), "modularity": ("modularity", "explicitness")}
-    forms["dci"] = ("disentanglement", "completeness", "informativeness")
-    for metric, score in ((metric, score) for metric, scores in forms.items() for score in scores):
-        yield _known(metric, "the factors themselves", latents, 1.0, score=score, tolerance=1e-6)
-    twice = Evidence(latents=LatentEvidence(codes=grid.double().repeat(1, 2), factors=grid))
-    for metric in ("mig", "sap"):
-        yield _known(metric, "every factor told twice", twice, 0.0)
-    x = _normal(200, 2)
-    moved = Evidence(vectors=VectorEvidence(samples=x + torch.tensor([3.0, 0.0]), reference=x))
-    line = Evidence(vectors=VectorEvidence(samples=x[:, :1] + 3.0, reference=x[:, :1]))
-    far = Evidence(vectors=VectorEvidence(samples=x + 1000.0, reference=x))
-    yield _known("vector_wasserstein", "a shift by 3 on a line", line, 3.0)
-    yield _known("sinkhorn_divergence", "a shift by 3", moved, 9.0, tolerance=1e-3)  # stops short of the optimum
-    yield _known("classifier_two_sample", "points far apart", far, 1.0, score="c2st")
+def _forms_without_features() -> Iterator[Check]:
+    for known in known_scores():
+        yield _known(
+            known.metric, known.what, known.evidence, known.value, score=known.score, tolerance=known.tolerance
+        )
 
 
 _BY_DISTANCES = ("alpha_precision", "authenticity", "duplicates", "neighbour_ratio", "precision_recall", "realism")
