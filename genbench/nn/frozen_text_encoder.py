@@ -12,6 +12,7 @@ encoder. States of each caption are computed once and remembered, for as many ca
 from __future__ import annotations
 
 import hashlib
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,8 @@ class FrozenTextEncoder(nn.Module):
     @torch.no_grad()
     def _encoded(self, captions: list[str]) -> list[Tensor]:
         device = self.project.weight.device
-        encoder = self._frozen[0].to(device)
+        encoder = self._frozen[0]
+        nn.Module.to(encoder, device)
         words = self._tokenizer(captions, padding=True, truncation=True, return_tensors="pt").to(device)
         mask = words["attention_mask"]
         found = encoder(input_ids=words["input_ids"], attention_mask=mask).last_hidden_state.float()
@@ -124,12 +126,12 @@ def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transforme
 
 def _kind_of(config: transformers.PretrainedConfig) -> type[transformers.PreTrainedModel]:
     """What loads the encoder of texts alone, where a folder holds more."""
-    kind: type[transformers.PreTrainedModel] = transformers.AutoModel
+    kind: object = transformers.AutoModel
     if config.model_type in {"clip", "clip_text_model"}:
         kind = transformers.CLIPTextModel
     elif type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
         kind = transformers.AutoModelForTextEncoding
-    return kind
+    return cast("type[transformers.PreTrainedModel]", kind)
 
 
 def _digest(encoder: nn.Module) -> int:
