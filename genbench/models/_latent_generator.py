@@ -42,31 +42,19 @@ class Settings(Protocol):
         """Of the layers of both, for vectors."""
 
 
-class LatentGenerator(GenerativeModel):
-    """One pass from noise to data; a subclass has the distance.
+class OnePass(GenerativeModel):
+    """One pass of a `generator` from noise (N, latent_dim) to data; a subclass has the networks and the distance.
 
     Args:
-        spec: of images of integers, or of vectors of floats.
-        config: settings of the model.
-
-    Raises:
-        SettingError: the data are neither.
+        spec: of the data.
+        latent_dim: length of the noise.
     """
 
-    takes = ("image", "vector")
+    generator: nn.Module
 
-    def __init__(self, spec: DataSpec, config: Settings) -> None:
+    def __init__(self, spec: DataSpec, *, latent_dim: int) -> None:
         super().__init__(spec)
-        images = takes_images(spec, owner=type(self).__module__.rpartition(".")[2])
-        self.levels, self.latent_dim = spec.levels, config.latent_dim
-        self._networks = config.networks if images else "mlp"
-        self._widths = (config.channels, config.critic_channels) if images else (config.vector_width,) * 2
-        make = GENERATORS[self._networks]
-        self.generator = make(spec.shape, latent_dim=config.latent_dim, channels=self._widths[0])
-
-    def make_critic(self, *, num_outputs: int = 1) -> nn.Module:
-        """A new network of data (B, ...) to (B,), or (B, num_outputs) of several."""
-        return CRITICS[self._networks](self.spec.shape, channels=self._widths[1], num_outputs=num_outputs)
+        self.levels, self.latent_dim = spec.levels, latent_dim
 
     def sample(self, num_samples: int, *, generator: Generator) -> Tensor:
         """Draw by one pass of the generator: (N, C, H, W), uint8, or vectors (N, D)."""
@@ -84,6 +72,32 @@ class LatentGenerator(GenerativeModel):
     def on_scale(self, x: Tensor) -> Tensor:
         """Data of a batch as the generator draws them: (B, ...)."""
         return x if self.levels is None else to_signed(x, self.levels)
+
+
+class LatentGenerator(OnePass):
+    """One pass through one of the usual networks; a subclass has the distance.
+
+    Args:
+        spec: of images of integers, or of vectors of floats.
+        config: settings of the model.
+
+    Raises:
+        SettingError: the data are neither.
+    """
+
+    takes = ("image", "vector")
+
+    def __init__(self, spec: DataSpec, config: Settings) -> None:
+        super().__init__(spec, latent_dim=config.latent_dim)
+        images = takes_images(spec, owner=type(self).__module__.rpartition(".")[2])
+        self._networks = config.networks if images else "mlp"
+        self._widths = (config.channels, config.critic_channels) if images else (config.vector_width,) * 2
+        make = GENERATORS[self._networks]
+        self.generator = make(spec.shape, latent_dim=config.latent_dim, channels=self._widths[0])
+
+    def make_critic(self, *, num_outputs: int = 1) -> nn.Module:
+        """A new network of data (B, ...) to (B,), or (B, num_outputs) of several."""
+        return CRITICS[self._networks](self.spec.shape, channels=self._widths[1], num_outputs=num_outputs)
 
 
 def held_constant(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -62,7 +62,7 @@ class ResidualGenerator(nn.Sequential):
     """Latents (B, Z) to images (B, C, H, W) in [-1, 1] by residual blocks (appendix F)."""
 
     def __init__(self, shape: tuple[int, ...], *, latent_dim: int, channels: int) -> None:
-        side, num_doublings = _grids(shape[-1])
+        side, num_doublings = halved_grids(shape[-1])
         super().__init__(
             nn.Linear(latent_dim, channels * side**2),
             nn.Unflatten(1, (channels, side, side)),
@@ -78,7 +78,7 @@ class ResidualCritic(nn.Sequential):
     """Images (B, C, H, W) in [-1, 1] to scores (B,), or (B, K) of several, by residual blocks (appendix F)."""
 
     def __init__(self, shape: tuple[int, ...], *, channels: int, num_outputs: int = 1) -> None:
-        num_halvings = max(1, _grids(shape[-1])[1] - 1)
+        num_halvings = max(1, halved_grids(shape[-1])[1] - 1)
         super().__init__(
             nn.Conv2d(shape[0], channels, 3, padding=1),
             *(DownBlock(channels, scale=2) for _ in range(num_halvings)),
@@ -94,7 +94,7 @@ class StridedGenerator(nn.Sequential):
     """Latents (B, Z) to images (B, C, H, W) in [-1, 1] by transposed convolutions; the last layer unfolds blocks."""
 
     def __init__(self, shape: tuple[int, ...], *, latent_dim: int, channels: int) -> None:
-        side, num_doublings = _grids(shape[-1] // FOLD)
+        side, num_doublings = halved_grids(shape[-1] // FOLD)
         widths = [channels * 2**i for i in reversed(range(num_doublings + 1))]
         first = nn.Linear(latent_dim, widths[0] * side**2)
         layers = [first, nn.Unflatten(1, (widths[0], side, side)), nn.BatchNorm2d(widths[0]), nn.ReLU()]
@@ -151,7 +151,7 @@ def _hidden(in_dim: int, width: int) -> list[nn.Module]:
     return layers
 
 
-def _grids(side: int) -> tuple[int, int]:
+def halved_grids(side: int) -> tuple[int, int]:
     """First side of the generator, and how often it doubles to reach `side`."""
     num_doublings = 0
     while side % 2 == 0 and side >= 2 * SMALLEST_GRID:
