@@ -268,7 +268,8 @@ def to_cells(x: Tensor, *, side: int, cell: int) -> Tensor:
         return x
     n = side // cell
     split = x.unflatten(1, (n, cell, n, cell)).transpose(2, 3)  # (B, n, n, cell, cell, C)
-    return split.flatten(3, 4).flatten(0, 2)
+    cells: Tensor = split.flatten(3, 4).flatten(0, 2)
+    return cells
 
 
 def from_cells(x: Tensor, *, side: int, cell: int) -> Tensor:
@@ -277,12 +278,14 @@ def from_cells(x: Tensor, *, side: int, cell: int) -> Tensor:
         return x
     n = side // cell
     split = x.unflatten(1, (cell, cell)).unflatten(0, (-1, n, n))  # (B, n, n, cell, cell, C)
-    return split.transpose(2, 3).flatten(1, 4)
+    together: Tensor = split.transpose(2, 3).flatten(1, 4)
+    return together
 
 
 def _as_grid(x: Tensor, side: int) -> Tensor:
     """(B, s^2, C) to (B, C, s, s)."""
-    return x.transpose(1, 2).unflatten(2, (side, side))
+    grid: Tensor = x.transpose(1, 2).unflatten(2, (side, side))
+    return grid
 
 
 def _as_elements(x: Tensor) -> Tensor:

@@ -36,15 +36,17 @@ class ResNeXtBlock(nn.Module):
         self.mix = nn.Conv2d(width, width, 3, padding=1, groups=num_groups(width, group_size))
         self.narrow = nn.Conv2d(width, channels, 1, bias=False)
         for layer in (self.widen, self.mix):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
             nn.init.kaiming_normal_(layer.weight, a=SLOPE)
             layer.weight.data.mul_(num_branches ** (-1 / (2 * LAYERS_OF_A_BRANCH - 2)))
-            nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.narrow.weight)
 
     def forward(self, h: Tensor) -> Tensor:
         """Transform (B, C, H, W)."""
         branch: Tensor = F.leaky_relu(self.mix(F.leaky_relu(self.widen(h), SLOPE)), SLOPE)
-        return h + self.narrow(branch)
+        change: Tensor = self.narrow(branch)
+        return h + change
 
 
 class BilinearDouble(nn.Module):

@@ -32,7 +32,9 @@ PLACES_STD = 0.02
 
 
 class SelfModulatedNorm(nn.Module):
-    """Layer normalisation whose scale and shift are linear in the latent: at the start plain, with scale 1 and shift 0.
+    """Layer normalisation whose scale and shift are linear in the latent, about 1 and 0.
+
+    Its weights do not start at zero: latents must differ in what is drawn before the discriminator can tell.
 
     Args:
         width: of what is normalised.
@@ -44,7 +46,7 @@ class SelfModulatedNorm(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=EPSILON)
         self.scale, self.shift = nn.Linear(latent_width, width), nn.Linear(latent_width, width)
         for layer in (self.scale, self.shift):
-            nn.init.zeros_(layer.weight)
+            nn.init.normal_(layer.weight, std=latent_width**-0.5)
             nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor, latent: Tensor) -> Tensor:
@@ -190,7 +192,8 @@ def attention_by_distance(q: Tensor) -> Tensor:
     """
     squares = q.square().sum(-1)
     likeness = (2 * q @ q.transpose(2, 3) - squares[:, :, None]) * q.shape[-1] ** -0.5
-    return likeness.softmax(-1)
+    weights: Tensor = likeness.softmax(-1)
+    return weights
 
 
 class LipschitzBlock(nn.Module):

@@ -18,9 +18,9 @@ Legend: x real image, x_tilde = G(z) generated image, z ~ N(0, I) latent, D disc
 Networks: `genbench.nn.vit_gan`, `genbench.nn.spectral_linear`.
 
 Departures: the distances of L2 attention enter with the minus sign of Kim et al. 2020 (2006.04710), so that close
-elements see each other; the paper's equation lacks it. Learning rates are not equalised over layers, so that of
-`paper` is far below the 2e-3 that the authors take with StyleGAN2's. `smoke` and `small` have fewer and narrower
-layers, smaller patches and batches, no cutout and no changes of colour.
+elements see each other; the paper's equation lacks it. The latent passes two layers, not eight. Learning rates are not
+equalised over layers, so that of `paper` is far below the authors', who take StyleGAN2's. `smoke` and `small` have
+fewer and narrower layers, smaller batches, no cutout and no changes of colour.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ViTGAN(Adversaries):
     class Config:
         """Sizes and training of both players."""
 
-        latent_dim: Count = 512
+        latent_dim: Count = 384
         patch: Count = 4
         """Side of a patch of either player."""
         overlap: Count = 2
@@ -77,8 +77,8 @@ class ViTGAN(Adversaries):
         final_lr_share: Share = 1.0
         warmup_steps: Whole = 0
         clip_norm: Positive | None = None
-        ema_decay: Fraction = 0.999
-        """Of the generator's weights."""
+        ema_decay: Fraction = 0.9956
+        """Of the generator's weights; the default halves in 20,000 examples (128 in a step)."""
         batch_size: Count = 128
 
         def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class ViTGAN(Adversaries):
             num_heads=4,
             expansion=2,
             augmentation="translation",
-            gamma=0.5,
+            gamma=0.1,
             lr=5e-4,
             final_lr_share=0.1,
             ema_decay=0.995,
