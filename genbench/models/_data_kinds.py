@@ -21,3 +21,13 @@ def takes_images(spec: DataSpec, *, owner: str) -> bool:
     if spec.kind == "vector" and spec.levels is None:
         return False
     raise SettingError(f"`{owner}` models images of integers and vectors of floats, found {spec.kind} data")
+
+
+def require_images(spec: DataSpec, *, owner: str) -> None:
+    """Refuse whatever is not images of integers, for a model that takes nothing else; arguments of `takes_images`.
+
+    Raises:
+        SettingError: the data are something else.
+    """
+    if spec.kind != "image" or spec.levels is None:
+        raise SettingError(f"`{owner}` models images of integers, found {spec.kind} data")

@@ -36,6 +36,7 @@ from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import Loss, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._adversaries import Adversaries
+from genbench.models._data_kinds import require_images
 from genbench.nn.grid_transformer import GridGenerator, MultiScaleDiscriminator
 from genbench.prob.differentiable_augmentation import augmented, policy_parts
 from genbench.prob.gradient_penalty import gradient_penalty
@@ -125,6 +126,7 @@ class TransGAN(Adversaries):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
+        require_images(spec, owner="transgan")
         self.config = c = config
         self.generator = GridGenerator(
             spec.shape,

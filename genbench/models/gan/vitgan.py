@@ -37,6 +37,7 @@ from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import Loss, register_model
 from genbench.core.ranges import Count, Fraction, NonNegative, Positive, Share, Whole
 from genbench.models._adversaries import Adversaries
+from genbench.models._data_kinds import require_images
 from genbench.nn.vit_gan import ViTDiscriminator, ViTGenerator
 from genbench.prob.differentiable_augmentation import augmented, policy_parts
 from genbench.prob.gradient_penalty import with_squared_slopes
@@ -125,6 +126,7 @@ class ViTGAN(Adversaries):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
+        require_images(spec, owner="vitgan")
         self.config = c = config
         self.generator = ViTGenerator(
             spec.shape,
