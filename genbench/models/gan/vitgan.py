@@ -20,7 +20,8 @@ Networks: `genbench.nn.vit_gan`, `genbench.nn.spectral_linear`.
 Departures: the distances of L2 attention enter with the minus sign of Kim et al. 2020 (2006.04710), so that close
 elements see each other; the paper's equation lacks it. The latent passes two layers, not eight. Learning rates are not
 equalised over layers, so that of `paper` is far below the authors', who take StyleGAN2's. `smoke` and `small` have
-fewer and narrower layers, smaller batches, no cutout and no changes of colour.
+fewer and narrower layers, smaller batches, no cutout and no changes of colour; `small` asks for less consistency, since
+at 16 pixels a shift of two tells one position of an object from another.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class ViTGAN(Adversaries):
             num_heads=4,
             expansion=2,
             augmentation="translation",
+            consistency_weight=1.0,
             gamma=0.1,
             lr=5e-4,
             final_lr_share=0.1,
