@@ -99,7 +99,7 @@ def test_a_preset_that_a_row_names_is_that_of_all_tiers_and_one_that_nobody_take
 
 def test_of_a_model_that_no_suite_has_the_presets_are_those_that_tiers_would_give_it():
     smoke, small = tiers_of_model("a_model_that_nobody_has_written", ["smoke", "small"])
-    assert smoke.startswith("  smoke: tier smoke of audio, ")
+    assert smoke.startswith("  smoke: tier smoke of adversarial, ")
     assert "tiers quick, standard of" in small
 
 
