@@ -53,14 +53,14 @@ class TransGAN(Adversaries):
         latent_dim: Count = 1024
         generator_width: Count = 1024
         """Of the elements of the first grid."""
-        generator_depths: str = "5x4x2"
-        """Blocks on each grid of the generator joined by `x`; each grid has twice the side of the one before."""
+        generator_depths: tuple[int, ...] = (5, 4, 2)
+        """Blocks on each grid of the generator; each grid has twice the side of the one before."""
         bicubic_below: Whole = 0
         """Grids that are doubled to a side below this one keep their width; others are pixel-shuffled."""
         discriminator_width: Count = 192
         """Of the elements of the first grid; each stage doubles it."""
-        discriminator_depths: str = "3x3"
-        """Blocks of each stage of the discriminator, joined by `x`."""
+        discriminator_depths: tuple[int, ...] = (3, 3)
+        """Blocks of each stage of the discriminator."""
         patch: Count = 2
         """Side of the smallest patches of the discriminator; each stage doubles it."""
         num_heads: Count = 4
@@ -85,19 +85,17 @@ class TransGAN(Adversaries):
 
         def __post_init__(self) -> None:
             policy_parts(self.augmentation)
-            for name in ("generator_depths", "discriminator_depths"):
-                text = str({"generator_depths": self.generator_depths}.get(name, self.discriminator_depths))
-                if not all(part.isdecimal() and int(part) for part in text.split("x")):
-                    raise ValueError(f"`{name}` is {text!r}, expected numbers joined by `x`, such as 5x4x2")
+            if not all((*self.generator_depths, *self.discriminator_depths)):
+                raise ValueError("every stage of either network has at least 1 block, found a depth of 0")
 
     presets: ClassVar[Mapping[str, Config]] = {
         "smoke": Config(
             latent_dim=32,
             generator_width=64,
-            generator_depths="2x1",
+            generator_depths=(2, 1),
             bicubic_below=16,
             discriminator_width=32,
-            discriminator_depths="1x1",
+            discriminator_depths=(1, 1),
             expansion=2,
             augmentation="translation",
             discriminator_turns=1,
@@ -108,10 +106,10 @@ class TransGAN(Adversaries):
         "small": Config(
             latent_dim=64,
             generator_width=96,
-            generator_depths="2x1x1",
+            generator_depths=(2, 1, 1),
             bicubic_below=16,
             discriminator_width=48,
-            discriminator_depths="1x1",
+            discriminator_depths=(1, 1),
             cell=8,
             expansion=2,
             augmentation="translation",
@@ -132,7 +130,7 @@ class TransGAN(Adversaries):
             spec.shape,
             latent_dim=c.latent_dim,
             width=c.generator_width,
-            depths=_depths(c.generator_depths),
+            depths=c.generator_depths,
             num_heads=c.num_heads,
             cell=c.cell,
             expansion=c.expansion,
@@ -142,7 +140,7 @@ class TransGAN(Adversaries):
             spec.shape,
             patch=c.patch,
             width=c.discriminator_width,
-            depths=_depths(c.discriminator_depths),
+            depths=c.discriminator_depths,
             num_heads=c.num_heads,
             cell=c.cell,
             expansion=c.expansion,
@@ -169,7 +167,3 @@ class TransGAN(Adversaries):
     def _score(self, x: Tensor) -> Tensor:
         scores: Tensor = self.discriminator(augmented(x, self.config.augmentation))
         return scores
-
-
-def _depths(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("x"))
