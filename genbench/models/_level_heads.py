@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genbench.nn._categorical_head import categorical_log_prob, categorical_nll, draw
 from genbench.nn.gated_pixelcnn import OrderedLevels
 from genbench.prob import discretized_logistic as logistic
-from genbench.prob.pixels import to_signed, to_uint8
+from genbench.prob.pixels import to_signed
 
 LOCATION_GAIN = 0.1
 """Of the mixture's locations over what the last layer says: a step of Adam moves every weight by its learning rate,
@@ -100,9 +100,8 @@ class LogisticHead(nn.Module):
         """Levels (N,) int64 for features (N, S) and uniforms (N, 2): of the component, and of the level."""
         logits, mu, log_scale = self(h)
         component = draw(logits, uniforms[:, 0])[:, None]
-        u = uniforms[:, 1].clamp_min(torch.finfo(uniforms.dtype).tiny)
-        spread = log_scale.gather(1, component)[:, 0].exp() * (torch.log(u) - torch.log1p(-u))
-        return to_uint8(mu.gather(1, component)[:, 0] + spread, self.num_levels).long()
+        mu, log_scale = (values.gather(1, component)[:, 0] for values in (mu, log_scale))
+        return logistic.inverted(uniforms[:, 1], mu, log_scale, levels=self.num_levels).long()
 
 
 def mixed_levels(num_levels: int, width: int) -> Tensor:

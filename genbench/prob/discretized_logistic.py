@@ -47,8 +47,13 @@ def log_prob(x: Tensor, mu: Tensor, log_scale: Tensor, *, levels: int) -> Tensor
 
 def sample(mu: Tensor, log_scale: Tensor, *, levels: int, generator: Generator) -> Tensor:
     """Draw integers by rounding a logistic draw to its bin: uint8 of the shape of `mu`."""
-    tiny = torch.finfo(mu.dtype).tiny
-    u = torch.rand(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype).clamp_min(tiny)
+    u = torch.rand(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return inverted(u, mu, log_scale, levels=levels)
+
+
+def inverted(u: Tensor, mu: Tensor, log_scale: Tensor, *, levels: int) -> Tensor:
+    """Integers whose cumulative probabilities enclose u in [0, 1): uint8; all are of one shape."""
+    u = u.clamp_min(torch.finfo(u.dtype).tiny)
     return to_uint8(mu + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u)), levels)
 
 
@@ -109,7 +114,7 @@ def mixture_sample(mixture: Mixture, *, levels: int, generator: Generator) -> Te
     limits = torch.finfo(logits.dtype)
     gumbel = -torch.log(-torch.log(u.clamp(limits.tiny, 1.0 - limits.eps)))
     index = (logits + gumbel).argmax(1)  # (B, H, W)
-    mu, log_scale = _component(index, mixture.mu), _component(index, mixture.log_scale)
+    mu, log_scale = of_component(index, mixture.mu), of_component(index, mixture.log_scale)
     return sample(mu, log_scale, levels=levels, generator=generator)
 
 
@@ -119,7 +124,7 @@ def mixture_mean(mixture: Mixture, *, levels: int) -> Tensor:
     return to_uint8((weights * mixture.mu.clamp(-1.0, 1.0)).sum(1), levels)
 
 
-def _component(index: Tensor, values: Tensor) -> Tensor:
+def of_component(index: Tensor, values: Tensor) -> Tensor:
     """Values (B, K, C, H, W) of the component `index` (B, H, W) of each pixel: (B, C, H, W)."""
     B, _, C, H, W = values.shape
     return values.gather(1, index[:, None, None].expand(B, 1, C, H, W)).squeeze(1)

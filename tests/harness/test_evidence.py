@@ -31,6 +31,7 @@ def _likelihood(dataset, model, *needs):
         ("gated_pixelcnn", "exact", "exact"),
         ("pixelcnn", "exact", "exact"),
         ("pixelrnn", "exact", "exact"),
+        ("pixelcnn_pp", "exact", "exact"),
         ("made", "exact", "exact"),
         ("realnvp", "dequantised", "uniform dequantisation, 1 draw"),
     ],
