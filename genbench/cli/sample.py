@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from genbench.cli.kept_weights import rebuilt_of
 from genbench.core.errors import SettingError, StoreError, nearest
+from genbench.core.spec import parse_ref
 
 if TYPE_CHECKING:
     from genbench.core.record import Record
@@ -28,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="folder", help=f"new folder for pictures and {PROMPTS_FILE}"
     )
-    parser.add_argument("--row", metavar="name", help="row of the run's table (default: the only one)")
+    parser.add_argument(
+        "--row", metavar="name", help="row of the run's table, or what tells it from the others (default: the only one)"
+    )
     parser.add_argument("--per-prompt", type=int, default=1, metavar="n", help="pictures for each prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="n", help="of the draws (default: 0)")
     parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="default: cpu")
     parser.epilog = (
-        "example: genbench sample runs/text_to_image-quick --row dalle --prompts prompts.txt --out drawn\n"
+        "example: genbench sample runs/text_to_image-quick --row 'ddpm[guidance=2.0]' --prompts asked.txt --out drawn\n"
         "  genbench evaluate drawn --reference 'shapes[resolution=8]' --metrics clip_score --text-encoder shapes_clip"
     )
     parser.set_defaults(run=run)
@@ -89,12 +92,23 @@ def _row(folder: RunFolder, name: str | None) -> Record:
     """
     rows = _rows(folder)
     if name is not None:
-        if name not in rows:
+        meant = [name] if name in rows else [label for label in rows if _is_meant(name, label)]
+        if not meant:
             raise SettingError(f"{folder.path}: no finished row `{name}`", hint=nearest(name, rows))
-        return rows[name]
+        if len(meant) > 1:
+            raise SettingError(
+                f"{folder.path}: `{name}` may be any of {len(meant)} rows", hint=f"say more of one: {'; '.join(meant)}"
+            )
+        return rows[meant[0]]
     if len(rows) != 1:
         raise SettingError(f"{folder.path}: {len(rows)} rows may be meant, say which by `--row`", hint=_others(folder))
     return next(iter(rows.values()))
+
+
+def _is_meant(name: str, label: str) -> bool:
+    """Whether a row is of the model that is named, and has the settings that are given, whatever else it has."""
+    asked, row = parse_ref(name), parse_ref(label.partition(" seed ")[0])
+    return asked.name == row.name and asked.config.items() <= row.config.items()
 
 
 def _rows(folder: RunFolder) -> dict[str, Record]:

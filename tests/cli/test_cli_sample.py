@@ -101,6 +101,9 @@ def test_pictures_and_their_prompts_are_written_as_a_function_of_the_seed(run, t
     assert [row["file_name"] for row in rows] == list(first) == [f"0000{i}.png" for i in range(6)]
     assert {picture.shape for picture in first.values()} == {(8, 8, 3)}
     assert not np.array_equal(first["00000.png"], first["00001.png"])
+    told_apart = ("--row", "ddpm[guidance=3.0]")
+    assert _sample(run, tmp_path, "e", *told_apart) == _sample(run, tmp_path, "f", *LOUD) == 0
+    assert (tmp_path / "e" / "00000.png").read_bytes() == (tmp_path / "f" / "00000.png").read_bytes()
     for out, more, same in (("b", ROW, True), ("c", (*ROW, "--seed", "1"), False), ("d", LOUD, False)):
         assert _sample(run, tmp_path, out, *more, "--per-prompt", "2") == 0
         again = _pictures(tmp_path / out)
@@ -118,6 +121,8 @@ def test_pictures_and_their_prompts_are_written_as_a_function_of_the_seed(run, t
         (["red " * 13], ROW, "has 13 words, expected 1 to 12"),
         (PROMPTS, ("--row", "ddpm[num_steps=3]"), "cannot be told in words"),
         (PROMPTS, ("--row", "dppm"), "no finished row `dppm`"),
+        (PROMPTS, ("--row", "ddpm[condition=text]"), "`ddpm[condition=text]` may be any of 2 rows"),
+        (PROMPTS, ("--row", "ddpm[guidance=7.0]"), "no finished row `ddpm[guidance=7.0]`"),
         (PROMPTS, (), "3 rows may be meant, say which by `--row`"),
         (PROMPTS, (*ROW, "--per-prompt", "0"), "expected 1 or more"),
         (["red", ""], ROW, "prompt 2 is empty"),
