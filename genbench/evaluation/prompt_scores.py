@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from torch import Tensor
 
+from genbench.core.errors import SampleError
 from genbench.core.metric import CaptionEvidence
 from genbench.core.spec import Scalar
 from genbench.evaluation.pictures import Pictures
@@ -45,8 +46,14 @@ def prompt_scores(pictures: Pictures, prompts: list[str], evidence: CaptionEvide
         evidence: embeddings of both.
 
     Raises:
+        SampleError: fewer than 2 pictures.
         ValueError: embeddings that a CLIP score refuses.
     """
+    if len(prompts) < 2:
+        raise SampleError(
+            f"scores of prompts set pictures against each other and need at least 2, found {len(prompts)}",
+            hint="add prompts, or draw more for each: `genbench sample ... --per-prompt 2`",
+        )
     cosines = caption_cosines(evidence.images, evidence.texts)
     order = np.argsort(cosines, kind="stable")
     shown = min(NUM_SHOWN, len(order) // 2)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from genbench.core.bench import Flag
 from genbench.report._rows import Subject, machine, timed_on
 
-SPEEDS = frozenset({"train_images_per_second", "sample_images_per_second", "latency_seconds"})
+SPEEDS = frozenset({"train_images_per_second", "sample_images_per_second", "latency_seconds", "real_time_factor"})
 """Costs that other work on the machine makes worse, and that are ranked."""
 CROWDED = 1.5
 """Processes ready to run for each processor from which a machine counts as busy: the cell before, which used every

@@ -173,6 +173,12 @@ def _evaluate(drawn, tmp_path, *more):
     return main(["evaluate", str(drawn), *words, "--json", str(tmp_path / "scores.json"), *more])
 
 
+def test_one_prompt_has_no_scores_of_prompts(run, tmp_path, capsys):
+    assert _sample(run, tmp_path, "one", *ROW, lines=PROMPTS[:1]) == 0
+    assert _evaluate(tmp_path / "one", tmp_path, "--prompt-scores", str(tmp_path / "scores.csv")) == 2
+    assert "need at least 2, found 1" in capsys.readouterr().err
+
+
 def test_what_was_sampled_is_evaluated_prompt_by_prompt(run, tmp_path, capsys):
     lines = [PROMPTS[0], "a large green cross in the centre on a grey background"]
     assert _sample(run, tmp_path, "drawn", *ROW, "--per-prompt", "15", lines=lines) == 0

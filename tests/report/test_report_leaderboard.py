@@ -380,6 +380,19 @@ def test_a_speed_from_a_busy_machine_is_shown_without_a_rank_and_the_table_says_
     assert cell(board(3.2, processors=None), "fast", "train_images_per_second").bold  # an older record does not say
 
 
+def test_no_real_time_factor_is_best_on_a_busy_machine():
+    def board(load):
+        rows = []
+        for name, factor in (("fast", 0.5), ("slow", 5.0)):
+            row = model(name, [fd(2.0)], environment=_crowded(load))
+            timing = row.timing.model_copy(update={"real_time_factor": rate(factor)})
+            rows.append(row.model_copy(update={"timing": timing}))
+        return only(rows)
+
+    assert cell(board(1.0), "fast", "real_time_factor").bold
+    assert not cell(board(7.0), "fast", "real_time_factor").bold
+
+
 def test_scores_are_ranked_on_a_busy_machine_and_where_all_rows_are_its_the_remark_is_of_all():
     rows = [model(name, [fd(value)], environment=_crowded(7.0 + value)) for name, value in (("a", 1.0), ("b", 90.0))]
     board = only(rows)
