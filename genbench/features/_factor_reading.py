@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Factor
-from genbench.core.errors import DataError
 from genbench.core.features import FactorPredictions
+from genbench.features._described_weights import described as described_weights
 
 
 def described(path: Path, *, owner: str) -> tuple[tuple[Factor, ...], str]:
@@ -21,18 +19,11 @@ def described(path: Path, *, owner: str) -> tuple[tuple[Factor, ...], str]:
     Raises:
         DataError: weights or their description are missing or do not belong together.
     """
-    beside = path.with_suffix(".json")
-    hint = f"`genbench features train {owner} --out {path.parent}` writes both files"
-    try:
-        read = json.loads(beside.read_text(encoding="utf-8"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        factors = tuple(Factor(name, tuple(values)) for name, values in read["factors"].items())
-        expected = str(read["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if found != expected:
-        raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return factors, expected
+    return described_weights(
+        path,
+        owner=owner,
+        read=lambda found: tuple(Factor(name, tuple(values)) for name, values in found["factors"].items()),
+    )
 
 
 def predictions(logits: Sequence[Tensor], factors: tuple[Factor, ...]) -> FactorPredictions:

@@ -12,8 +12,6 @@ are all right answers; pictures that show nothing are wrong answers to every cap
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.core.dataset import PAD
-from genbench.core.errors import DataError
 from genbench.core.features import FeatureExtractor, FeatureGrid, SteeringEncoder, register_features
 from genbench.core.spec import Scalar
+from genbench.features._described_weights import described
 
 SHIPPED = Path(__file__).parent / "weights" / "shapes_clip.safetensors"
 SIDE = 32
@@ -202,15 +200,14 @@ class ShapesClip(FeatureExtractor, SteeringEncoder, FeatureGrid):
 
 def _described(path: Path) -> tuple[tuple[str, ...], int, str, float]:
     """Vocabulary, caption length, digest and temperature from the JSON beside the weights, after these match it."""
-    beside = path.with_suffix(".json")
-    hint = f"`genbench features train shapes_clip --out {path.parent}` writes both files"
-    try:
-        described = json.loads(beside.read_text(encoding="utf-8"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        vocabulary, caption_length = tuple(described["vocabulary"]), int(described["caption_length"])
-        expected, temperature = str(described["sha256"]), float(described["training"]["temperature"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if found != expected:
-        raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return vocabulary, caption_length, expected, temperature
+    said, digest = described(
+        path,
+        owner="shapes_clip",
+        read=lambda found: (
+            tuple(found["vocabulary"]),
+            int(found["caption_length"]),
+            float(found["training"]["temperature"]),
+        ),
+    )
+    vocabulary, caption_length, temperature = said
+    return vocabulary, caption_length, digest, temperature

@@ -13,8 +13,6 @@ word of two texts stands at like places.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genbench.core.dataset import DataKind
-from genbench.core.errors import DataError
 from genbench.core.features import FeatureExtractor, LanguageModel, register_features
 from genbench.core.spec import Scalar
+from genbench.features._described_weights import described
 from genbench.nn.transformer import INITIAL_STD, blocks_of, causal
 
 SHIPPED = Path(__file__).parent / "weights" / "shapes_language.safetensors"
@@ -140,16 +138,9 @@ class ShapesLanguage(FeatureExtractor, LanguageModel):
 
 def _described(path: Path) -> tuple[tuple[str, ...], int, int, str]:
     """Vocabulary, items, words of an item and digest from the JSON beside the weights, after the weights match it."""
-    beside = path.with_suffix(".json")
-    hint = f"`genbench features train shapes_language --out {path.parent}` writes both files"
-    try:
-        described = json.loads(beside.read_text(encoding="utf-8"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        vocabulary = tuple(described["vocabulary"])
-        sizes = int(described["num_items"]), int(described["text_length"])
-        expected = str(described["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", hint=hint) from error
-    if found != expected:
-        raise DataError(f"{path}: SHA-256 is {found[:16]}, {beside.name} says {expected[:16]}", hint=hint)
-    return vocabulary, *sizes, expected
+    said, digest = described(
+        path,
+        owner="shapes_language",
+        read=lambda found: (tuple(found["vocabulary"]), int(found["num_items"]), int(found["text_length"])),
+    )
+    return *said, digest
