@@ -4,7 +4,7 @@ Operators are counted where they reach the dispatcher, after composite ones have
 backward passes alike. Counts are of the eager network: compiled code calls kernels that no dispatcher sees.
 
 **FLOPs** count matrix products, convolutions and attention, a multiply-add twice, by the formulas of
-`torch.utils.flop_counter`, and by the same ones for attention on a CPU, products in place, and products of a matrix and
+`torch.utils.flop_counter`, and by the same ones for attention on a CPU, products in place, and products with
 a vector, which have none there.
 Element-wise operators, reductions, normalisation, look-ups and random numbers are not FLOPs by convention.
 
@@ -138,15 +138,16 @@ def _attention_backward_flops(grad: Tensor, query: Tensor, key: Tensor, value: T
     return int(flop_counter.sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
-def _matrix_vector_flops(matrix: Tensor, *_: object, **__: object) -> int:
-    """FLOPs of a product of a matrix (N, K) and a vector (K,)."""
-    return 2 * matrix.numel()
+def _vector_flops(first: Tensor, *_: object, **__: object) -> int:
+    """FLOPs of a product of a matrix (N, K), or a vector (K,), and a vector (K,)."""
+    return 2 * first.numel()
 
 
 _MORE_FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.aten.addmm_: flop_counter.flop_registry[torch.ops.aten.addmm],
     torch.ops.aten.baddbmm_: flop_counter.flop_registry[torch.ops.aten.baddbmm],
-    torch.ops.aten.mv: _matrix_vector_flops,
+    torch.ops.aten.mv: _vector_flops,
+    torch.ops.aten.dot: _vector_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_data import batch_of, data_for
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from genbench.core.dataset import Batch, DataSpec
 from genbench.core.model import MODELS, GenerativeModel, build_model
 from genbench.timing.counters import count
-
-SPEC = DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=("", "a", "red", "square"))
 
 
 def test_a_matrix_product_is_two_flops_for_each_multiply_add_and_makes_its_result():
@@ -38,6 +36,13 @@ def test_a_matrix_times_a_vector_is_counted_like_a_matrix_of_one_column():
     a, v = torch.randn(3, 5), torch.randn(5)
     found = count(lambda: a @ v, parameters=0)
     assert found.flops == count(lambda: a @ v[:, None], parameters=0).flops == 2 * 3 * 5
+    assert found.uncounted == ()
+
+
+def test_a_product_of_two_vectors_is_counted_like_matrices_of_one_row_and_one_column():
+    a, b = torch.randn(5), torch.randn(5)
+    found = count(lambda: a @ b, parameters=0)
+    assert found.flops == count(lambda: a[None] @ b[:, None], parameters=0).flops == 2 * 5
     assert found.uncounted == ()
 
 
@@ -96,7 +101,7 @@ def test_element_wise_operators_and_reductions_are_no_flops_and_not_missing():
     [
         (lambda: torch.fft.rfft(torch.ones(8)), "aten::_fft_r2c"),
         (lambda: torch.linalg.inv(torch.eye(3)), "aten::linalg_inv_ex"),
-        (lambda: torch.ones(3) @ torch.ones(3), "aten::dot"),
+        (lambda: torch.vdot(torch.ones(3) + 1j, torch.ones(3) + 1j), "aten::vdot"),
         (lambda: torch.cdist(torch.ones(4, 3), torch.ones(4, 3)), "aten::_cdist_forward"),
         (lambda: torch.cdist(torch.ones(40, 3), torch.ones(40, 3)), "aten::_euclidean_dist"),
     ],
@@ -145,15 +150,10 @@ def test_operators_are_the_same_in_inference_mode_as_without_gradients():
 
 def _model(name: str) -> GenerativeModel:
     torch.manual_seed(0)
-    model = build_model(MODELS.get(name), SPEC, preset="smoke", settings={}, owner=name)
-    generator = torch.Generator().manual_seed(1)
-    model.prepare(_batch(generator))
+    kind = MODELS.get(name)
+    model = build_model(kind, data_for(kind), preset="smoke", settings={}, owner=name)
+    model.prepare(batch_of(model.spec, torch.Generator().manual_seed(1)))
     return model
-
-
-def _batch(generator: torch.Generator) -> Batch:
-    x = torch.randint(256, (8, *SPEC.shape), generator=generator, dtype=torch.uint8)
-    return Batch(x=x, y=torch.arange(8) % 4, text=torch.tensor([[1, 2, 3]]).expand(8, -1))
 
 
 def _training_step(model: GenerativeModel):
@@ -161,7 +161,7 @@ def _training_step(model: GenerativeModel):
     players = [player for phase in model.phases() for player in phase.players]
     weights = [[p for module in player.modules for p in module.parameters()] for player in players]
     optimisers = [torch.optim.AdamW(own, fused=True) for own in weights]
-    batch = _batch(torch.Generator().manual_seed(2))
+    batch = batch_of(model.spec, torch.Generator().manual_seed(2))
 
     def step() -> None:
         model.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_data import PICTURES, data_for
 from torch import nn
 
 from genbench.core.dataset import Batch, DataSpec
@@ -12,13 +13,13 @@ from genbench.core.model import MODELS, GenerativeModel, IterativeSampler, Loss,
 from genbench.timing import variants
 from genbench.timing.variants import as_variant, check_variant, networks_of
 
-SPEC = DataSpec(shape=(3, 8, 8), num_classes=4, vocabulary=("", "a", "red", "square"))
 CPU = torch.device("cpu")
 
 
 def _model(name: str) -> GenerativeModel:
     torch.manual_seed(0)
-    return build_model(MODELS.get(name), SPEC, preset="smoke", settings={}, owner=name)
+    kind = MODELS.get(name)
+    return build_model(kind, data_for(kind), preset="smoke", settings={}, owner=name)
 
 
 def _sample(model: GenerativeModel) -> torch.Tensor:
@@ -60,7 +61,7 @@ def test_a_model_without_a_network_says_so():
             return ()
 
     with pytest.raises(SettingError, match="`Nothing` has no network to compile"):
-        networks_of(Nothing(SPEC))
+        networks_of(Nothing(PICTURES))
 
 
 def test_graphs_are_captured_on_cuda_only():
@@ -139,9 +140,9 @@ class Iterative(GenerativeModel, IterativeSampler):
 @pytest.mark.timeout(900)
 def test_a_compiled_model_samples_and_trains_as_the_eager_one():
     torch.manual_seed(0)
-    model = Iterative(SPEC)
+    model = Iterative(PICTURES)
     eager = _sample(model)
-    batch = Batch(x=torch.randint(256, (4, *SPEC.shape), dtype=torch.uint8))
+    batch = Batch(x=torch.randint(256, (4, *PICTURES.shape), dtype=torch.uint8))
     expected = model.loss(batch, "").total
     with as_variant(model, "compile"):
         compiled = _sample(model)
@@ -158,11 +159,11 @@ def test_a_compiled_model_samples_and_trains_as_the_eager_one():
 def test_a_network_that_would_need_too_many_compilations_does_not_turn_eager(monkeypatch):
     monkeypatch.setitem(variants._BACKENDS, "compile", "eager")  # traces and guards, and then compiles nothing
     torch._dynamo.reset()
-    model = Iterative(SPEC)
+    model = Iterative(PICTURES)
 
     def call(sizes: range) -> None:
         for size in sizes:
-            model.net(torch.zeros(size, *SPEC.shape))
+            model.net(torch.zeros(size, *PICTURES.shape))
 
     with as_variant(model, "compile"):
         call(range(1, 9))
