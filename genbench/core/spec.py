@@ -172,6 +172,10 @@ class Suite(Spec):
     tiers: dict[str, Tier] = Field(min_length=1)
 
 
+_JOINED_LATER = frozenset({"text_encoder"})
+"""Fields that cells have not had from the start."""
+
+
 class Cell(Spec):
     """One row of work: a model or a control, on one dataset, with one seed; its key names its folder."""
 
@@ -206,8 +210,13 @@ class Cell(Spec):
 
     @property
     def key(self) -> str:
-        """Digest of everything that can change a number of this cell; 16 hex digits."""
-        return digest(self.model_dump(mode="json", exclude={"weights_from"}))
+        """Digest of everything that can change a number of this cell; 16 hex digits.
+
+        A field of `_JOINED_LATER` plays no part while it is None, so that folders from before it was there keep their
+        names and can be read.
+        """
+        unset = {name for name in _JOINED_LATER if getattr(self, name) is None}
+        return digest(self.model_dump(mode="json", exclude={"weights_from", *unset}))
 
     @property
     def train_key(self) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genbench.core.errors import SettingError
 from genbench.core.record import json_schemas
-from genbench.core.spec import Ref, parse_ref
+from genbench.core.spec import Cell, Ref, parse_ref
 from genbench.plan import Selection, load_suite, make_plan
 
 _KEYS = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(lambda key: key != "preset")
@@ -83,10 +86,17 @@ def test_every_cell_has_a_key_of_its_own(cells):
         {"dataset": parse_ref("digits")},
         {"subject": parse_ref("vae[latent_dim=3]")},
         {"sampling": {"num_steps": 3}},
+        {"text_encoder": parse_ref("shapes_clip")},
     ],
 )
 def test_anything_that_can_move_a_number_moves_the_key(cells, change):
     assert cells[0].model_copy(update=change).key != cells[0].key
+
+
+def test_a_cell_from_before_text_encoders_has_the_key_that_it_had():
+    written = json.loads(Path(__file__).with_name("first_cell.json").read_text(encoding="utf-8"))
+    assert "text_encoder" not in written["cell"]
+    assert Cell.model_validate(written["cell"]).key == written["key"]
 
 
 def test_settings_of_a_sampler_leave_the_trained_weights_alone(cells):
