@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -48,9 +49,11 @@ def test_an_installed_wheel_lists_and_plans_from_an_empty_folder(wheel, tmp_path
     # After the wheel's own place, and without this environment's editable install of the package.
     (site / "dependencies.pth").write_text(f"{own}\n")
 
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # else it would come first
+
     def run(*words: str) -> str:
         done = subprocess.run(
-            [str(python), "-c", _CALL, *words], cwd=empty, capture_output=True, text=True, check=False
+            [str(python), "-c", _CALL, *words], cwd=empty, env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         assert str(venv) in done.stdout.splitlines()[0]
