@@ -133,9 +133,19 @@ def test_guidance_is_planned_where_the_model_is_told_something_by_a_setting_or_b
     ("dataset", "kind", "message"),
     [
         ("shapes[resolutoin=16]", SettingError, "`shapes` has no setting `resolutoin`"),
-        ("shapes[resolution=big]", SettingError, "`resolution` is 'big', expected a whole number"),
+        ("patches[resolution=big]", SettingError, "`resolution` is 'big', expected a whole number"),
         ("shapes:16", SettingError, "dataset `shapes` takes no argument, found `16`"),
         ("mnist[binarised=always]", SettingError, "`binarised` is 'always', expected one of"),
+        ("shapes[resolution=7]", SettingError, "`resolution` is 7, expected one of 8, 16, 32, 64"),
+        ("mnist[resolution=14]", SettingError, "`resolution` is 14, expected one of 8, 16, 28, 32"),
+        ("cifar10[resolution=64]", SettingError, "`resolution` is 64, expected one of 8, 16, 32"),
+        ("patches[resolution=65]", SettingError, "`resolution` is 65, expected a whole number from 4 to 64"),
+        ("tones[length=100]", SettingError, "`length` is 100, expected one of 512, 1024, 2048, 4096, 8192"),
+        ("speech_digits[length=512]", SettingError, "`length` is 512, expected one of 1024"),
+        ("toy2d[law=nosuch]", SettingError, "`law` is 'nosuch', expected one of 'two_moons'"),
+        ("tabular[table=wein]", SettingError, "`table` is 'wein', expected one of 'breast_cancer'"),
+        ("npz:pyproject.toml[levels=257]", SettingError, "`levels` is 257, expected a whole number from 2 to 256"),
+        ("npy:pyproject.toml[value_range=byte]", SettingError, "`value_range` is 'byte', expected one of 'uint8'"),
         ("folder", SettingError, "dataset `folder` needs a path"),
         ("folder:/no/such/folder", DataError, "dataset `folder:/no/such/folder`: nothing is there"),
         ("npy:/no/such.npy", DataError, "nothing is there"),
@@ -178,7 +188,7 @@ def test_data_and_modules_that_are_there_are_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for dataset in (
         f"folder:{tmp_path}[resolution=16,skip_bad=true]",
-        "mnist[binarised=static,resolution=14]",
+        "mnist[binarised=static,resolution=16]",
         "digits",
     ):
         assert make_plan(load_suite("images"), Selection(dataset=dataset), version="1").cells
@@ -248,14 +258,14 @@ def test_a_misspelt_name_in_a_suite_is_refused_before_anything_runs(tmp_path, ti
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("resolution=8]", "resolution=0]", "`shapes` setting `resolution` is 0, expected a whole number of at least 1"),
+        ("resolution=8]", "resolution=0]", "`shapes` setting `resolution` is 0, expected one of 8, 16, 32, 64"),
         ("frechet_distance", "'realism[k=0]'", "`realism` setting `k` is 0, expected a whole number of at least 1"),
         (
             "frechet_distance",
             "'frechet_distance[ddof=2]'",
             "`frechet_distance` setting `ddof` is 2, expected one of 0, 1",
         ),
-        ("features: shapes_net", "features: lpips[net=x,resolution=0]", "`resolution` is 0, expected a whole number"),
+        ("features: shapes_net", "features: lpips[net=vgg,resolution=0]", "`resolution` is 0, expected a whole number"),
     ],
 )
 def test_a_setting_out_of_range_in_a_suite_is_refused_before_anything_runs(tmp_path, tiny_suite, old, new, message):

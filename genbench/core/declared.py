@@ -10,11 +10,12 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from genbench.core.aliases import spelt_out
 from genbench.core.errors import SettingError, nearest
-from genbench.core.ranges import NAMED
+from genbench.core.ranges import NAMED, Range
 from genbench.core.registry import PACKAGE_ROOT
 from genbench.core.settings import ROW, Kind, checked_value, kinds_of
 from genbench.core.spec import Scalar
@@ -64,7 +65,7 @@ def registered_class(path: Path, name: str) -> ast.ClassDef:
 
 def _class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
-    return next((node for node in classes if _registered(node) == name), None)
+    return next((spelt_out(node, tree) for node in classes if _registered(node) == name), None)
 
 
 def settings_of(
@@ -129,7 +130,7 @@ def _bases(own: ast.ClassDef, tree: ast.Module, folder: Path) -> Iterator[ast.Cl
             for node in inner.body:
                 if isinstance(node, ast.ClassDef) and node.name in wanted:
                     yield from _bases(node, inner, folder)
-                    yield node
+                    yield spelt_out(node, inner)
 
 
 def _explained(body: Sequence[ast.stmt], values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -299,14 +300,29 @@ def _kinds(node: ast.expr) -> tuple[Kind, ...] | None:
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
         choices = ast.literal_eval(node.slice)
         return (Kind(choices=choices if isinstance(choices, tuple) else (choices,)),)
-    return None
+    return _limited(node) if isinstance(node, ast.Subscript) else None
+
+
+def _limited(node: ast.Subscript) -> tuple[Kind, ...] | None:
+    """The kinds of `Annotated[int, Range(4, 64)]`; None of anything else."""
+    if ast.unparse(node.value) != "Annotated" or not isinstance(node.slice, ast.Tuple):
+        return None
+    plain, *notes = node.slice.elts
+    ranges = [note for note in notes if isinstance(note, ast.Call) and ast.unparse(note.func) == "Range"]
+    kinds = _kinds(plain)
+    if kinds is None or len(ranges) != 1:
+        return None
+    values = [ast.literal_eval(value) for value in ranges[0].args]
+    named = {word.arg: ast.literal_eval(word.value) for word in ranges[0].keywords if word.arg is not None}
+    return tuple(replace(kind, limits=Range(*values, **named)) for kind in kinds)
 
 
 def _spelt(annotation: str) -> tuple[str, str]:
     """The annotation with types that everybody knows, and the range of its numbers: `int`, ` (at least 1)`."""
     plain, limits = [], []
     for part in annotation.split(" | "):
-        kinds = _KINDS[part] if part in NAMED else ()
+        limited = part in NAMED or part.startswith("Annotated[")
+        kinds = (_kinds(ast.parse(part, mode="eval").body) if limited else None) or ()
         plain += [kind.plain.__name__ for kind in kinds if isinstance(kind.plain, type)] or [part]
         limits += [kind.limits.limits for kind in kinds if kind.limits is not None and kind.limits.limits]
     return " | ".join(plain), f" ({', '.join(limits)})" if limits else ""

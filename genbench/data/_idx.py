@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -22,14 +22,14 @@ import torch
 from genbench.core.data_root import data_root, missing
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split
 from genbench.core.errors import DataError
-from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 from genbench.data._pooling import average_pooled
 
 UNSIGNED_BYTE = 8
 NATIVE = 28
-RESOLUTIONS = (8, 16, 28, 32)
+Resolution = Literal[8, 16, 28, 32]
+RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 BINARISED = ("no", "static", "dynamic")
 SIZES: dict[Split, int] = {"train": 60_000, "test": 10_000}
 PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
@@ -39,7 +39,7 @@ PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
 class IdxImages(Dataset, ABC):
     """70,000 grey images of ten classes; (1, resolution, resolution), values 0 .. 255."""
 
-    resolution: Count = NATIVE
+    resolution: Resolution = 28
     """Side in pixels: 28 as stored; 32 with a frame of zeros; 16 and 8 averaged from 32 and rounded."""
     binarised: Literal["no", "static", "dynamic"] = "no"
     """Ink with the probability that a pixel's grey names (Salakhutdinov and Murray 2008): drawn once for each image, or

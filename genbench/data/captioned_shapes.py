@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
-from genbench.core.ranges import Count
 from genbench.core.texts import NamesFactors
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
@@ -35,7 +34,7 @@ from genbench.data._wordings import (
     wordings_of,
     words_of_values,
 )
-from genbench.data.shapes import FACTORS, RESOLUTIONS, SPLITS, Shapes, scenes_of
+from genbench.data.shapes import FACTORS, RESOLUTIONS, SPLITS, Resolution, Shapes, scenes_of
 
 EPISODE = 9
 """Pictures of an episode: eight shots and the one that is asked about."""
@@ -48,8 +47,8 @@ class CaptionedShapes(Dataset, NamesFactors):
 
     source = "rendered on the spot; no licence needed"
 
-    resolution: Count = 32
-    """Side of a picture in pixels: 8, 16, 32 or 64."""
+    resolution: Resolution = 32
+    """Side of a picture in pixels."""
 
     def __post_init__(self) -> None:
         if self.resolution not in RESOLUTIONS:

@@ -20,6 +20,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,13 +28,13 @@ import torch
 from genbench.core.data_root import data_root, missing
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
-from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._images import Frame, image_files, read_images, shared_frame
 from genbench.data._pooling import average_pooled
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-RESOLUTIONS = (8, 16, 32)
+Resolution = Literal[8, 16, 32]
+RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 NATIVE = 32
 RECORDS = 10_000
 """Records of a binary file."""
@@ -52,7 +53,7 @@ class CIFAR10(Dataset):
     folders = ("cifar10/cifar-10-batches-bin", "cifar10/train")
     how = "unpack https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
-    resolution: Count = NATIVE
+    resolution: Resolution = 32
     """Side in pixels: 32 as stored; 16 and 8 averaged over equal blocks and rounded."""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
 from genbench.core.errors import DataError
-from genbench.core.ranges import Several
+from genbench.core.ranges import Range
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._arrays import DAMAGE, StoredImages, ValueRange
 from genbench.data._counter import key_of, uniforms
@@ -68,7 +68,7 @@ class Npz(Dataset):
 
     path: str
     """The file; `~` is the home folder."""
-    levels: Several = 256
+    levels: Annotated[int, Range(2, 256)] = 256
     """Values run over 0 .. levels-1; a larger value in the file is an error."""
     value_range: ValueRange = "uint8"
     """`uint8` for whole numbers 0 .. levels-1, `unit` for floats in [0, 1], `signed` for floats in [-1, 1]."""

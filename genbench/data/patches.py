@@ -15,13 +15,14 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from sklearn.datasets import load_sample_images
 
 from genbench.core.dataset import Batch, Dataset, DataSpec, Split, register_dataset
-from genbench.core.ranges import Count
+from genbench.core.ranges import Range
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, words
 
@@ -39,8 +40,8 @@ class Patches(Dataset):
 
     source = "scikit-learn: china.jpg (Chris McCoy) and flower.jpg (Oliver Hallmann), CC BY 2.0"
 
-    resolution: Count = 16
-    """Side of a patch in pixels, 4 .. 64; a larger patch shows more of the photograph, it is no enlargement."""
+    resolution: Annotated[int, Range(4, 64)] = 16
+    """Side of a patch in pixels; a larger patch shows more of the photograph, it is no enlargement."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.resolution <= LARGEST:

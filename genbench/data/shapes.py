@@ -16,18 +16,19 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from genbench.core.dataset import PAD, Batch, Dataset, DataSpec, Factor, Split, register_dataset
-from genbench.core.ranges import Count
 from genbench.data._access import checked_indices, checked_split
 from genbench.data._counter import key_of, uniforms
 from genbench.data._scenes import Scenes, render
 
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
-RESOLUTIONS = (8, 16, 32, 64)
+Resolution = Literal[8, 16, 32, 64]
+RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 FACTORS = (
     Factor("shape", ("circle", "square", "triangle", "cross")),
     Factor("colour", ("red", "green", "blue", "yellow", "magenta", "cyan")),
@@ -74,8 +75,8 @@ class Shapes(Dataset):
 
     source = "rendered on the spot; no licence needed"
 
-    resolution: Count = 32
-    """Side of a picture in pixels: 8, 16, 32 or 64."""
+    resolution: Resolution = 32
+    """Side of a picture in pixels."""
 
     def __post_init__(self) -> None:
         if self.resolution not in RESOLUTIONS:

@@ -21,7 +21,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ from genbench.data._access import checked_indices, checked_split
 from genbench.prob import mu_law
 
 SAMPLE_RATE = 8_000
-LENGTHS = (1024, 2048, 4096, 8192)
+Length = Literal[1024, 2048, 4096, 8192]
+LENGTHS: tuple[Length, ...] = get_args(Length)
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 FACTORS = (Factor("digit", tuple("0123456789")), Factor("speaker", SPEAKERS))
 TAKES = 50
@@ -59,8 +60,8 @@ class SpeechDigits(Dataset):
     )
     how = "clone https://github.com/Jakobovski/free-spoken-digit-dataset"
 
-    length: int = 4096
-    """Samples kept of a recording, of 8000 a second: 1024, 2048, 4096 or 8192."""
+    length: Length = 4096
+    """Samples kept of a recording, of 8000 a second."""
 
     def __post_init__(self) -> None:
         if self.length not in LENGTHS:

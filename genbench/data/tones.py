@@ -23,6 +23,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from genbench.prob import mu_law
 
 SPLITS: tuple[Split, ...] = ("train", "test", "novel")
 SAMPLE_RATE = 8_000
-LENGTHS = (512, 1024, 2048, 4096, 8192)
+Length = Literal[512, 1024, 2048, 4096, 8192]
+LENGTHS: tuple[Length, ...] = get_args(Length)
 FACTORS = (
     Factor("timbre", ("flute", "clarinet", "violin", "bell")),
     Factor("pitch", ("C4", "D4", "E4", "G4", "A4", "C5")),
@@ -93,8 +95,8 @@ class Tones(Dataset):
 
     source = "synthesised on the spot; no licence needed"
 
-    length: int = 2048
-    """Samples in time: 512, 1024, 2048, 4096 or 8192, of 8000 a second."""
+    length: Length = 2048
+    """Samples in time, of 8000 a second."""
 
     def __post_init__(self) -> None:
         if self.length not in LENGTHS:

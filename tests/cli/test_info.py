@@ -15,7 +15,12 @@ from genbench.plan import Selection, make_plan, read_suite, suite_files
     ("name", "line"),
     [
         ("frechet_distance", "ddof: Literal[0, 1] = 1  -- N - ddof stands in the denominator"),
-        ("shapes", "resolution: int = 32 (at least 1)  -- Side of a picture in pixels"),
+        ("shapes", "resolution: Literal[8, 16, 32, 64] = 32  -- Side of a picture in pixels"),
+        ("patches", "resolution: int = 16 (from 4 to 64)  -- Side of a patch in pixels"),
+        ("toy2d", "law: Literal['two_moons', 'checkerboard', 'spirals', 'gaussians25', 'gaussians8'] = 'two_moons'"),
+        ("npz", "value_range: Literal['uint8', 'unit', 'signed'] = 'uint8'"),
+        ("vqvae", "codebook: Literal['ema', 'gradient'] = 'ema'"),
+        ("inception_v3", "resize: Literal["),
         ("inception_v3", "weights: str = ''  -- A file, or a folder that holds it"),
         ("vae", "latent_dim: int = 12 (at least 1)"),
         ("vae", "ema_decay: float | None = 0.99 (from 0 to below 1)  -- Of the weights"),
@@ -68,8 +73,8 @@ def test_settings_in_brackets_are_shown_in_place_of_those_of_the_preset(capsys):
     assert "settings of the sampler with preset `smoke`:" in text
     assert "  num_steps: int | None = 7" in text
     assert "  ddof: Literal[0, 1] = 0" in said(capsys, "frechet_distance[ddof=0]")
-    assert "  resolution: int = 16" in said(capsys, "shapes[resolution=16]")
-    assert "  preset: Preset = 'continuous'" in said(capsys, "sap[preset=continuous]")
+    assert "  resolution: Literal[8, 16, 32, 64] = 16" in said(capsys, "shapes[resolution=16]")
+    assert "  preset: Literal['discrete', 'continuous'] = 'continuous'" in said(capsys, "sap[preset=continuous]")
 
 
 def test_a_model_says_which_tiers_take_which_preset(capsys):

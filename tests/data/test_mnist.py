@@ -121,8 +121,10 @@ def test_without_the_variables_data_are_looked_for_in_the_users_cache(tmp_path, 
 
 
 def test_another_resolution_is_a_setting_error():
-    with pytest.raises(SettingError, match="resolution is 64, expected one of 8, 16, 28, 32"):
+    with pytest.raises(SettingError, match="`resolution` is 64, expected one of 8, 16, 28, 32"):
         build_dataset(parse_ref("mnist[resolution=64]"))
+    with pytest.raises(ValueError, match="resolution is 64, expected one of 8, 16, 28, 32"):
+        MNIST(resolution=64)
 
 
 def _written(root: Path, labels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from genbench.core.dataset import build_dataset
 from genbench.core.errors import DataError, SettingError
 from genbench.core.spec import parse_ref
 from genbench.data import speech_digits
-from genbench.data.speech_digits import SPEAKERS, TAKES
+from genbench.data.speech_digits import SPEAKERS, TAKES, SpeechDigits
 from genbench.prob import mu_law
 
 
@@ -126,8 +126,10 @@ def test_what_is_not_there_says_where_it_was_looked_for_and_how_to_get_it(data):
 
 
 def test_a_length_that_is_not_offered_is_refused():
-    with pytest.raises(SettingError, match="length is 100"):
+    with pytest.raises(SettingError, match="`length` is 100, expected one of 1024"):
         build_dataset(parse_ref("speech_digits[length=100]"))
+    with pytest.raises(ValueError, match="length is 100, expected one of 1024"):
+        SpeechDigits(length=100)
 
 
 @pytest.mark.slow

@@ -119,5 +119,7 @@ def test_the_label_is_the_timbre_and_the_spec_says_what_the_numbers_mean():
 
 
 def test_a_length_that_is_not_offered_is_refused():
-    with pytest.raises(SettingError, match="length is 1000, expected one of 512"):
+    with pytest.raises(SettingError, match="`length` is 1000, expected one of 512"):
         build_dataset(parse_ref("tones[length=1000]"))
+    with pytest.raises(ValueError, match="length is 1000, expected one of 512"):
+        Tones(length=1000)
