@@ -17,7 +17,14 @@ from pydantic import ValidationError
 
 from genbench.core.declared import Declaration, source_digest
 from genbench.core.errors import GenbenchError, SettingError, SuiteError, UnknownName, nearest
-from genbench.core.references import check_data_are_there, check_kinds, check_name, check_reference, checked_model
+from genbench.core.references import (
+    check_condition,
+    check_data_are_there,
+    check_kinds,
+    check_name,
+    check_reference,
+    checked_model,
+)
 from genbench.core.registry import Registry
 from genbench.core.shipped import shipped
 from genbench.core.spec import Cell, ModelEntry, Ref, Suite, Tier, parse_ref
@@ -192,7 +199,10 @@ class _CellMaker:
         if path is None:
             files = [Path(entry.use.name)] if entry.use.name.endswith(".py") else []
             return self._cell(entry.use, "model", seed, samples_seen=seen, digest=source_digest(files))
-        declared = checked_model(_MODELS, path, entry.use, preset=entry.use.preset or self._protocol.preset)
+        preset = entry.use.preset or self._protocol.preset
+        declared = checked_model(_MODELS, path, entry.use, preset=preset)
+        if "condition" in declared.config:
+            check_condition(path, entry.use, preset=preset, datasets=_DATASETS, dataset=self._protocol.dataset)
         subject, sampling = _split(entry.use, declared)
         cell = self._cell(subject, "model", seed, samples_seen=seen, digest=source_digest([path]))
         return cell.model_copy(update={"sampling": sampling})

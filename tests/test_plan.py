@@ -158,6 +158,34 @@ def test_data_that_cannot_be_built_are_refused_before_anything_runs(dataset, kin
 
 
 @pytest.mark.parametrize(
+    ("dataset", "model", "message", "advice"),
+    [
+        ("digits", "ddpm[condition=text]", "`condition=text`: dataset `digits` has no captions", "`condition=class`"),
+        ("patches[resolution=8]", "edm[condition=class]", "dataset `patches[resolution=8]` has no classes", "`shapes`"),
+        ("patches", "dit[preset=paper]", "`dit` cannot be told `condition=class`", "write `condition=none`; `shapes`"),
+        (
+            "tones",
+            "wavenet[condition=text]",
+            "dataset `tones` has no captions",
+            "`condition=none` or `condition=class`",
+        ),
+        ("patches", "dit[preset=paper,condition=none]", None, None),
+        ("digits", "dit[preset=paper]", None, None),
+        ("shapes", "ddpm[condition=text]", None, None),
+    ],
+)
+def test_a_condition_that_the_data_do_not_have_is_refused_before_anything_runs(dataset, model, message, advice):
+    selection = Selection(dataset=dataset, models=(model,))
+    if message is None:
+        assert make_plan(load_suite("images"), selection, version="1").cells
+        return
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite("images"), selection, version="1")
+    assert message in caught.value.message
+    assert advice in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("dataset", "models", "message", "advice"),
     [
         ("toy2d", ("vae", "edm"), "`vae` cannot model vectors, which dataset `toy2d` holds", "`-m edm`"),

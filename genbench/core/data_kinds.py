@@ -36,12 +36,30 @@ def kind_of_data(path: Path, name: str) -> str | None:
         path: of the dataset's file.
         name: registered name.
     """
+    kinds = {_kind(call) for call in _specs(path, name)}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+@functools.cache
+def says_nothing_of(path: Path, name: str, field: str) -> bool:
+    """Whether no `DataSpec` of a built-in dataset fills a field, so that its data have no such thing.
+
+    Args:
+        path: of the dataset's file.
+        name: registered name.
+        field: `num_classes` or `vocabulary`.
+    """
+    specs = _specs(path, name)
+    return bool(specs) and all(field not in {word.arg for word in call.keywords} for call in specs)
+
+
+def _specs(path: Path, name: str) -> list[ast.Call]:
+    """Calls of `DataSpec` in the class of a dataset, or in the nearest base that has some."""
     for node in reversed(lineage(path, name)):
         calls = [call for call in ast.walk(node) if isinstance(call, ast.Call) and ast.unparse(call.func) == "DataSpec"]
         if calls:
-            kinds = {_kind(call) for call in calls}
-            return kinds.pop() if len(kinds) == 1 else None
-    return None
+            return calls
+    return []
 
 
 def _kind(call: ast.Call) -> str | None:

@@ -6,13 +6,17 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from genbench.core.data_kinds import kind_of_data, kinds_taken
+from genbench.core.data_kinds import USUAL_KIND, kind_of_data, kinds_taken, says_nothing_of
 from genbench.core.data_root import data_root, missing
 from genbench.core.declared import Declaration, annotations_of, check_settings, class_value, declaration, lineage
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
 from genbench.core.presets import value_with
 from genbench.core.registry import Registry
 from genbench.core.spec import Ref, Scalar
+
+_CONDITIONS = {"class": "num_classes", "text": "vocabulary"}
+"""What a model can be told, and the field of `DataSpec` by which data say that they have it."""
+_SHAPES = "; `shapes` has classes and captions"
 
 
 def check_name(registry: Registry[object], ref: Ref) -> None:
@@ -103,6 +107,35 @@ def check_kinds(models: Registry[object], subjects: Sequence[Ref], datasets: Reg
         f"{', '.join(f'`{label}`' for label in wrong)} cannot model {kind}s, which dataset `{dataset.label}` holds",
         hint=f"take other data with `--dataset`, or only models of {kind}s: `-m {shlex.join(others)}`",
     )
+
+
+def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[object], dataset: Ref) -> None:
+    """Refuse a built-in model with a setting `condition` that is to be told what no example of a built-in dataset has.
+
+    Args:
+        path: of the model's file.
+        ref: name and settings of the model, which fit.
+        preset: that the settings change.
+        datasets: where datasets are found.
+        dataset: to train on.
+
+    Raises:
+        SettingError: the hint names conditions that the data allow.
+    """
+    file = datasets.path(dataset.name)
+    lacking = [kind for kind, field in _CONDITIONS.items() if file and says_nothing_of(file, dataset.name, field)]
+    if not lacking:
+        return
+    given = ref.config.get("condition") or value_with(path, ref.name, preset, "condition")
+    condition = str(given).strip("'")  # as a source spells it
+    if condition in lacking:
+        others = [kind for kind in ("none", *_CONDITIONS) if kind not in lacking]
+        pictures = file is not None and kind_of_data(file, dataset.name) == USUAL_KIND
+        raise SettingError(
+            f"`{ref.name}` cannot be told `condition={condition}`: dataset `{dataset.label}` has no "
+            f"{'classes' if condition == 'class' else 'captions'}",
+            hint=f"with these data write `condition={'` or `condition='.join(others)}`{_SHAPES if pictures else ''}",
+        )
 
 
 def check_data_are_there(datasets: Registry[object], dataset: Ref) -> None:
