@@ -25,7 +25,7 @@ def check_name(registry: Registry[object], ref: Ref) -> None:
     Raises:
         UnknownName: the hint names the nearest.
     """
-    if ref.name not in registry.names():
+    if registry.path(ref.name) is None and ref.name not in registry.names():  # plug-ins take time to look for
         raise UnknownName(f"unknown {registry.kind} `{ref.name}`", hint=nearest(ref.name, registry.names()))
 
 
