@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from genbench.cli.selection import add_selection, finished_cells, out_folder, plan_of
+from genbench.cli.selection import add_selection, check_needed_data, finished_cells, out_folder, plan_of
 from genbench.cli.wording import counted
+from genbench.core.errors import DataError
 from genbench.core.spec import Cell
 from genbench.plan import Plan
 
@@ -17,12 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
     add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="dir", help="run folder to compare with (default: runs/SUITE-TIER)")
-    parser.epilog = "example: genbench plan --suite images --tier smoke"
+    parser.epilog = (
+        "example: genbench plan --suite images --tier smoke\n\n"
+        "A plan whose data are not on this machine is printed too, with a warning on stderr and exit code 0."
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the cells of a plan, and which of them are finished in the run folder."""
+    """Print the cells of a plan, which of them are finished in the run folder, and which data are yet to be got."""
     from genbench.store import RunFolder
 
     plan = plan_of(options)
@@ -35,6 +39,11 @@ def run(options: argparse.Namespace) -> int:
         lines.append(f"  {state:4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}")
     lines += ["", f"{counted(len(plan.cells), 'cell')}, {len(finished)} finished"]
     sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+    try:
+        check_needed_data(plan, finished)
+    except DataError as error:
+        sys.stderr.write(f"\nwarning: `genbench run` would refuse this plan: {error.message}\n\nhint: {error.hint}\n")
     return 0
 
 

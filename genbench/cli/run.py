@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.selection import add_selection, finished_cells, out_folder, plan_of
+from genbench.cli.selection import add_selection, check_needed_data, finished_cells, out_folder, plan_of
 from genbench.core.bench import EFFORTS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.fresh:
         check_data(plan)
         _remove_run(path)
-    finished_cells(plan, RunFolder(path))  # data that are not there are missed before anything is written
+    check_needed_data(plan, finished_cells(plan, RunFolder(path)))  # before anything is written
     folder = RunFolder.create(path)
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:

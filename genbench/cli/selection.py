@@ -61,16 +61,19 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def finished_cells(plan: Plan, folder: RunFolder) -> set[str]:
-    """Keys of the cells that are finished in a run folder; where some are not, their data are there.
+    """Keys of the cells that are finished in a run folder."""
+    records = ((cell.key, folder.record(cell.key)) for cell in plan.cells)
+    return {key for key, record in records if record is not None and record.status == "ok"}
+
+
+def check_needed_data(plan: Plan, finished: set[str]) -> None:
+    """Refuse a plan with cells to run whose data are not there.
 
     Raises:
-        DataError: they are not.
+        DataError: it says where they were looked for, and how to get them.
     """
-    records = ((cell.key, folder.record(cell.key)) for cell in plan.cells)
-    done = {key for key, record in records if record is not None and record.status == "ok"}
-    if len(done) < len(plan.cells):
+    if len(finished) < len(plan.cells):
         check_data(plan)
-    return done
 
 
 def out_folder(given: Path | None, plan: Plan) -> Path:

@@ -117,7 +117,7 @@ def test_a_wrong_request_exits_2_with_one_message_and_no_traceback(words, messag
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "bench"])
+@pytest.mark.parametrize("command", ["run", "bench"])
 @pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist[resolution=16]", "cifar10", "speech_digits"])
 def test_data_that_are_not_there_are_missed_before_anything_starts(command, dataset, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -132,6 +132,25 @@ def test_data_that_are_not_there_are_missed_before_anything_starts(command, data
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_is_shown_without_its_data_and_then_says_what_is_missing_and_how_to_get_it(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
+    assert main(["plan", "--suite", "images_smoke", "--dataset", "mnist", "-m", "vae"]) == 0
+    said = capsys.readouterr()
+    assert "vae " in said.out
+    assert " cells, 0 finished" in said.out
+    looked = tmp_path / "nothing" / "mnist/MNIST/raw"
+    assert (
+        f"warning: `genbench run` would refuse this plan: dataset `mnist` is not there: looked for {looked}\n"
+        in said.err
+    )
+    assert "hint: get the four files" in said.err
+    assert "error" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_plan_and_a_run_that_are_finished_need_no_data(capsys, tmp_path, monkeypatch):
     suite = "schema: genbench.suite/1\nname: one\nversion: 1\ndescription: one cell\nfeatures: shapes_net\n"
     tier = "{dataset: mnist, preset: smoke, samples_seen: 1, num_samples: 1, num_reference: 1, num_likelihood: 1}"
@@ -139,7 +158,7 @@ def test_a_plan_and_a_run_that_are_finished_need_no_data(capsys, tmp_path, monke
     file.write_text(f"{suite}metrics: [bits_per_dim]\nmodels: [vae]\ntiers:\n  smoke: {tier}\n")
     monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "nothing"))
     words = ["--suite", str(file), "--device", "cpu", "--out", str(out)]
-    assert main(["plan", *words]) == main(["run", *words]) == main(["run", "--fresh", *words]) == 2
+    assert main(["run", *words]) == main(["run", "--fresh", *words]) == 2
     assert not out.exists()
     (one,) = make_plan(load_suite(str(file)), Selection(), version=VERSION).cells
     folder = RunFolder.create(out)
@@ -147,8 +166,11 @@ def test_a_plan_and_a_run_that_are_finished_need_no_data(capsys, tmp_path, monke
     number = Score(name="bits_per_dim", value=3.0, unit="bits/dim", better="lower", num_samples=1)
     folder.write_record(Record(key=one.key, cell=one, status="ok", scores=(number,), started="2026", ended="2026"))
     capsys.readouterr()
-    assert main(["plan", *words]) == main(["run", *words]) == 0
-    assert "1 cell, 1 finished" in capsys.readouterr().out
+    assert main(["plan", *words]) == 0
+    planned = capsys.readouterr()
+    assert "1 cell, 1 finished" in planned.out
+    assert planned.err == ""
+    assert main(["run", *words]) == 0
     assert main(["run", "--fresh", *words]) == 2
     assert (out / "plan.json").is_file()  # nothing was removed for a run that cannot be made
 
@@ -158,9 +180,10 @@ def test_data_of_the_users_own_are_looked_for_where_the_variable_says(capsys, tm
     monkeypatch.setenv("GENBENCH_DATA", str(tmp_path / "data"))
     (tmp_path / "data" / "mnist" / "MNIST" / "raw").mkdir(parents=True)
     assert main(["plan", "--suite", "mnist"]) == 0
+    assert capsys.readouterr().err == ""
     monkeypatch.delenv("GENBENCH_DATA")
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "cache"))
-    assert main(["plan", "--suite", "mnist"]) == 2
+    assert main(["plan", "--suite", "mnist"]) == 0
     said = capsys.readouterr().err
     assert f"looked for {tmp_path / 'cache' / 'data' / 'mnist' / 'MNIST' / 'raw'}" in said
     assert "GENBENCH_DATA (is not set)" in said
