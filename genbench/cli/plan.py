@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     labels = {cell.key: cell.label for cell in plan.cells}
     finished = finished_cells(plan, folder)
     for cell in plan.cells:
-        state = "done" if cell.key in finished else "run "
-        lines.append(f"  {state:4}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}")
+        work = "finished" if cell.key in finished else _work(cell)
+        lines.append(f"  {work:15}  {cell.role:7}  {cell.label:36}  seed {cell.seed}{_how(cell, labels)}")
     lines += ["", f"{counted(len(plan.cells), 'cell')}, {len(finished)} finished"]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
@@ -55,6 +55,13 @@ def _title(plan: Plan) -> str:
         f"{tier.num_reference} reference, {tier.num_likelihood} for likelihoods, {tier.precision}\n"
         f"features {suite.features.label}; metrics {', '.join(metric.label for metric in suite.metrics)}"
     )
+
+
+def _work(cell: Cell) -> str:
+    """What a run would do for a cell."""
+    if cell.role == "control":
+        return "score"
+    return "train and score" if cell.weights_from is None and cell.samples_seen else "draw and score"
 
 
 def _how(cell: Cell, labels: Mapping[str, str]) -> str:

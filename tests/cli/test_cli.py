@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -50,7 +51,8 @@ def test_a_model_that_is_named_twice_runs_once(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["vae", "vae", "@vae", "ddpm[sampler=ddim,num_steps=5]", "ddpm[num_steps=5,sampler=ddim]"]
     assert main(["plan", "--suite", "images_smoke", "-m", *words]) == 0
-    labels = [line.split()[2] for line in capsys.readouterr().out.splitlines() if " model " in line]
+    lines = capsys.readouterr().out.splitlines()
+    labels = [line.partition(" model ")[2].split()[0] for line in lines if " model " in line]
     assert labels.count("vae") == 1
     assert sum(label.startswith("ddpm") for label in labels) == 1
 
@@ -168,6 +170,7 @@ def test_a_plan_and_a_run_that_are_finished_need_no_data(capsys, tmp_path, monke
     capsys.readouterr()
     assert main(["plan", *words]) == 0
     planned = capsys.readouterr()
+    assert re.search(r"^  finished         model    vae", planned.out, re.MULTILINE)
     assert "1 cell, 1 finished" in planned.out
     assert planned.err == ""
     assert main(["run", *words]) == 0
@@ -204,6 +207,11 @@ def test_a_plan_lists_every_cell_and_starts_nothing(capsys, tmp_path, tmp_path_f
     assert main(["plan", "--suite", "images_smoke"]) == 0
     out = capsys.readouterr().out
     assert "10 cells, 0 finished" in out
+    assert re.search(r"^  train and score  model    vae  +seed 0  [\d,]+ samples seen$", out, re.MULTILINE)
+    assert re.search(r"^  score            control  real  +seed 0$", out, re.MULTILINE)
+    assert main(["plan", "--suite", "images", "--device", "cpu"]) == 0
+    drawn = r"^  draw and score   model    ddpm\[.*\] +seed 0  weights of `ddpm`$"
+    assert re.search(drawn, capsys.readouterr().out, re.MULTILINE)
     suite = "schema: genbench.suite/1\nname: one\nversion: 1\ndescription: one cell\nfeatures: shapes_net\n"
     tier = "{dataset: digits, preset: smoke, samples_seen: 1, num_samples: 1, num_reference: 1, num_likelihood: 1}"
     file = tmp_path_factory.mktemp("suite") / "one.yaml"
