@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from genbench.cli.wording import counted, lasted
 from genbench.core.record import Record
 from genbench.core.spec import Cell
+from genbench.core.units import kind_on, rate_unit
 from genbench.plan import Plan
 from genbench.runner import Observer
 
@@ -76,7 +77,7 @@ class Lines:
             return
         while self._due[cell.key] <= seconds:
             self._due[cell.key] *= 2.0
-        self._say(f"  {self._names[cell.key]}: {_standing(message)}, {lasted(seconds)} so far")
+        self._say(f"  {self._names[cell.key]}: {_standing(cell, message)}, {lasted(seconds)} so far")
 
     def cell_ends(self, cell: Cell, record: Record) -> None:
         """Say how the cell ended."""
@@ -94,7 +95,7 @@ class Lines:
 
 
 class Live(Lines):
-    """A bar over all cells and one for each cell in flight: phase, loss, images/s, time left."""
+    """A bar over all cells and one for each cell in flight: phase, loss, speed, time left."""
 
     def __init__(self, console: Console, title: str, progress: Progress) -> None:
         super().__init__(console, title)
@@ -119,7 +120,7 @@ class Live(Lines):
         if "seen" not in message:
             self._progress.update(task, total=None, detail=str(message["phase"]))
             return
-        detail = f"{message['stage']}: loss {message['loss']:.4g}, {message['rate']:.0f} img/s"
+        detail = f"{message['stage']}: loss {message['loss']:.4g}, {message['rate']:.0f} {_unit(cell)}"
         self._progress.update(task, total=_number(message["total"]), completed=_number(message["seen"]), detail=detail)
 
     def cell_ends(self, cell: Cell, record: Record) -> None:
@@ -139,14 +140,18 @@ def outcome(record: Record) -> str:
     return ", ".join(shown) or "no metric applies"
 
 
-def _standing(message: Mapping[str, object]) -> str:
+def _standing(cell: Cell, message: Mapping[str, object]) -> str:
     """The phase, and in training how far it is."""
     if "seen" not in message:
         return str(message["phase"])
     return (
         f"{message['phase']}: {message['stage']}, {_number(message['seen']):,.0f} of {_number(message['total']):,.0f} "
-        f"examples, loss {message['loss']:.4g}, {message['rate']:,.0f} img/s"
+        f"examples, loss {message['loss']:.4g}, {message['rate']:,.0f} {_unit(cell)}"
     )
+
+
+def _unit(cell: Cell) -> str:
+    return rate_unit(kind_on(cell.dataset.label))
 
 
 def _number(value: object) -> float:

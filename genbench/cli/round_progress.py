@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.text import Text
 
-from genbench.core.bench import QUANTITIES, Round
+from genbench.core.bench import Round, unit_of
 from genbench.rounds import Progress
 
 
@@ -35,13 +35,14 @@ def _say(console: Console, progress: Progress) -> None:
         return
     planned = "" if progress.planned is None else f"/{progress.planned}"
     round_ = "" if done.sweep else f" round {done.index + 1}"
-    line = f"  [{progress.done}{planned}] {progress.job.title}{round_}: {_outcome(done)} ({done.seconds:.1f} s)"
+    how = _outcome(done, progress.job.cell.dataset.label)
+    line = f"  [{progress.done}{planned}] {progress.job.title}{round_}: {how} ({done.seconds:.1f} s)"
     console.print(line, markup=False, soft_wrap=True)
 
 
-def _outcome(done: Round) -> str:
+def _outcome(done: Round, dataset: str) -> str:
     """One phrase on how a round ended."""
     if done.error is not None:
         return f"{done.error.type}: {done.error.message.splitlines()[0]}"
-    shown = [f"{statistics.median(values):.4g} {QUANTITIES[name].unit}" for name, values in done.values.items()]
+    shown = [f"{statistics.median(values):.4g} {unit_of(name, dataset)}" for name, values in done.values.items()]
     return ", ".join([*shown, *done.flags]) or "done"

@@ -22,6 +22,7 @@ from pydantic import (
 
 from genbench.core.record import Better, Environment, Failure, Interval, State
 from genbench.core.spec import Cell, Spec
+from genbench.core.units import kind_on, rate_unit
 
 BENCH_SCHEMA = "genbench.bench/1"
 BASELINE_SCHEMA = "genbench.baseline/1"
@@ -52,7 +53,13 @@ QUANTITIES: dict[str, Quantity] = {
     "latency_seconds": Quantity("s", "lower", "latency"),  # one sample, a new seed for each
     "sample_images_per_second": Quantity("img/s", "higher", "throughput"),  # at the batch size of the round
 }
-"""Timed quantities by name; each value of a round is one block's or one request's."""
+"""Timed quantities by name; each value of a round is one block's or one request's. Rates are of images: `unit_of`."""
+
+
+def unit_of(quantity: str, dataset: str) -> str:
+    """Unit of a timed quantity on the data that a label names: a rate counts their examples."""
+    unit = QUANTITIES[quantity].unit
+    return rate_unit(kind_on(dataset)) if unit == rate_unit("image") else unit
 
 
 class Effort(Spec):

@@ -17,6 +17,7 @@ from genbench.core.bench import (
     Phase,
     Round,
     Variant,
+    unit_of,
 )
 from genbench.core.record import Failure
 from genbench.core.spec import Cell
@@ -37,13 +38,14 @@ def summary(cell: Cell, variant: Variant, rounds: Sequence[Round]) -> Bench:
     """
     full = [done for done in rounds if not done.sweep]
     points = [done for done in rounds if done.sweep]
-    measures = _measures(full)
+    dataset = cell.dataset.label
+    measures = _measures(full, dataset)
     counters = _counters(full)
     return Bench(
         cell=cell,
         variant=variant,
         measures=measures,
-        curve=tuple(_point(done) for done in points),
+        curve=tuple(_point(done, dataset) for done in points),
         best_batch_size=_best_batch_size(full, points),
         cold=_cold(full),
         memory=_peaks(full),
@@ -65,22 +67,21 @@ def median_reading(done: Round, name: str) -> float | None:
     return statistics.median(readings) if readings else None
 
 
-def _measures(rounds: Sequence[Round]) -> dict[str, Measure]:
-    return {name: made for name in QUANTITIES if (made := _measure(name, rounds)) is not None}
+def _measures(rounds: Sequence[Round], dataset: str) -> dict[str, Measure]:
+    return {name: made for name in QUANTITIES if (made := _measure(name, rounds, dataset)) is not None}
 
 
-def _measure(name: str, rounds: Iterable[Round]) -> Measure | None:
+def _measure(name: str, rounds: Iterable[Round], dataset: str) -> Measure | None:
     readings = [done.values[name] for done in rounds if done.values.get(name)]
     if not readings:
         return None
-    quantity = QUANTITIES[name]
-    return summarise(readings, name=name, unit=quantity.unit, better=quantity.better)
+    return summarise(readings, name=name, unit=unit_of(name, dataset), better=QUANTITIES[name].better)
 
 
-def _point(done: Round) -> BatchPoint:
+def _point(done: Round, dataset: str) -> BatchPoint:
     return BatchPoint(
         batch_size=done.batch_size or 1,
-        measure=_measure("sample_images_per_second", [done]),
+        measure=_measure("sample_images_per_second", [done], dataset),
         memory=done.memory,
         energy_joules_per_image=_energy([done]),
         error=done.error,

@@ -13,6 +13,7 @@ from genbench.core.errors import SampleError
 from genbench.core.model import GenerativeModel, IterativeSampler
 from genbench.core.record import Rate
 from genbench.core.spec import TimingEffort
+from genbench.core.units import rate_unit
 from genbench.harness import clock
 
 _SEED_STRIDE = 1_000_003  # prime, so that the streams of neighbouring seeds do not line up
@@ -46,7 +47,7 @@ def draw(model: GenerativeModel, num_samples: int, *, seed: int, effort: TimingE
     latencies, lasts = _latencies(model, device, seed, effort.latency_requests), model.spec.seconds
     return Drawing(
         samples=samples,
-        images_per_second=clock.rate(timed, "img/s"),
+        images_per_second=clock.rate(timed, rate_unit(model.spec.kind)),
         latency_seconds=clock.rate(latencies, "s"),
         real_time_factor=None if lasts is None else clock.rate([taken / lasts for taken in latencies], "x"),
         network_evaluations=_network_evaluations(model, device, seed),

@@ -20,6 +20,7 @@ from genbench.core.errors import GenbenchError
 from genbench.core.model import GenerativeModel, Phase, Player, SelfTraining
 from genbench.core.record import Rate
 from genbench.core.spec import TimingEffort
+from genbench.core.units import rate_unit
 from genbench.harness import clock
 from genbench.harness.average import WeightAverage
 from genbench.harness.looks import Looks, Pauses
@@ -91,7 +92,7 @@ def train(
         run.to_the_end(seen_before=seen, last=phase is phases[-1])
         seen += run.samples_seen
         curve += run.curve
-        measured = clock.rate(run.block_rates, "img/s")
+        measured = clock.rate(run.block_rates, rate_unit(model.spec.kind))
         rates += [(phase.share, measured)] if measured is not None else []
     seconds = pauses.training_seconds()
     model.eval().requires_grad_(True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genbench.core.bench import QUANTITIES, Round
+from genbench.core.bench import QUANTITIES, Round, unit_of
 from genbench.core.verdict import Verdict
 from genbench.prob.multiple_tests import benjamini_hochberg
 from genbench.prob.rounds import LogRatio, paired_log_ratio
@@ -204,7 +204,7 @@ def _verdict(series: Series, rule: Rule, *, p: float) -> Verdict | None:
         dataset=series.dataset,
         measure=series.quantity,
         outcome=result,
-        unit=QUANTITIES[series.quantity].unit,
+        unit=unit_of(series.quantity, series.dataset),
         better=QUANTITIES[series.quantity].better,
         base=statistics.geometric_mean(series.base),
         head=statistics.geometric_mean(series.head),

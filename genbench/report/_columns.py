@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
+from dataclasses import replace
 
 from genbench.core.errors import UnknownName
 from genbench.core.record import Better, Record, Score
+from genbench.core.units import kind_on, rate_unit
 from genbench.report._givers import metric_of
 from genbench.report._groups import shared_protocol
 from genbench.report._rows import Subject, cost, timed_on
@@ -23,11 +25,12 @@ def cost_column(name: str, label: str, unit: str, better: Better | None, *, rank
     return Column(name=name, label=label, unit=unit, better=better, arrow=arrow, quality=False, ranked=ranked)
 
 
+_RATE = rate_unit("image")  # of a table of other data, the unit is theirs
 COSTS = (
     cost_column("num_parameters", "params", "M", None),
     cost_column("samples_seen", "samples seen", "", None),
-    cost_column("train_images_per_second", "train", "img/s", "higher", ranked=True),
-    cost_column("sample_images_per_second", "sample", "img/s", "higher", ranked=True),
+    cost_column("train_images_per_second", "train", _RATE, "higher", ranked=True),
+    cost_column("sample_images_per_second", "sample", _RATE, "higher", ranked=True),
     cost_column("latency_seconds", "latency", "ms", "lower", ranked=True),
     cost_column("real_time_factor", "real-time factor", "", "lower", ranked=True),
     cost_column("network_evaluations", "NFE", "", "lower"),
@@ -54,7 +57,9 @@ def columns_of(rows: Sequence[Subject], home: str) -> tuple[Column, ...]:
     """Every column with a number in it; where nothing was scored, the metrics that were asked for."""
     records = [record for row in rows for record in row.records]
     quality = [_quality(name, records) for name in _score_order(records)] or _asked(rows)
-    costs = [c for c in COSTS if any(cost(row, c.name, timed_on(row, home)) is not None for row in rows)]
+    unit = rate_unit(kind_on(rows[0].any.cell.dataset.label)) if rows else ""
+    every = [replace(c, unit=unit) if c.unit == _RATE else c for c in COSTS]
+    costs = [c for c in every if any(cost(row, c.name, timed_on(row, home)) is not None for row in rows)]
     return (*quality, *costs)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genbench.core.bench import BatchPoint, Bench, BenchFile, Flag, Measure, Memory
+from genbench.core.units import example_of, kind_on, rate_unit
 from genbench.report._numbers import MISSING, beside, count, like, significant
 from genbench.report.markdown import escape_markdown
 
@@ -45,7 +46,9 @@ def bench_tables(file: BenchFile) -> tuple[BenchTable, ...]:
     Args:
         file: what `genbench bench --json` wrote.
     """
-    columns = {name: [show(row) for row in file.results] for name, show in _COLUMNS.items()}
+    kind = _kind(file.results)
+    names = {name: name.format(rate=rate_unit(kind), example=example_of(kind)) for name in _COLUMNS}
+    columns = {names[name]: [show(row) for row in file.results] for name, show in _COLUMNS.items()}
     shown = {name: cells for name, cells in columns.items() if any(cell != MISSING for cell in cells)}
     if not shown:
         return _curve(file.results)
@@ -194,12 +197,12 @@ def _network_evaluations(row: Bench) -> str:
 
 
 _COLUMNS: dict[str, Callable[[Bench], str]] = {
-    "train img/s ↑": _rate("train_images_per_second"),
+    "train {rate} ↑": _rate("train_images_per_second"),
     "compute only ↑": _rate("train_compute_images_per_second"),
     "data wait %": lambda row: MISSING if row.data_wait is None else f"{100 * row.data_wait:.1f}",
     "latency p50 ms ↓": _latency("p50"),
     "p90 ms ↓": _latency("p90"),
-    "sample img/s ↑": _rate("sample_images_per_second"),
+    "sample {rate} ↑": _rate("sample_images_per_second"),
     "best batch": lambda row: MISSING if row.best_batch_size is None else str(row.best_batch_size),
     "cold start s": _cold_start,
     "first call s": lambda row: _number(None if row.cold is None else row.cold.first_call_seconds),
@@ -213,13 +216,19 @@ _COLUMNS: dict[str, Callable[[Bench], str]] = {
     "sample calls": _operators("sample"),
     "params": _parameters,
     "peak FLOPs %": lambda row: _number(row.flops_utilisation, 100),
-    "J/img": lambda row: _number(row.energy_joules_per_image),
+    "J/{example}": lambda row: _number(row.energy_joules_per_image),
     "flags": lambda row: ", ".join(row.flags) or MISSING,
 }
 
 
+def _kind(results: Sequence[Bench]) -> str | None:
+    """Kind of the data of all subjects; None where they differ."""
+    kinds = {kind_on(row.cell.dataset.label) for row in results}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def _curve(results: Sequence[Bench]) -> tuple[BenchTable, ...]:
-    """Images per second over batch size."""
+    """Examples per second over batch size."""
     swept = [row for row in results if row.curve]
     sizes = sorted({point.batch_size for row in swept for point in row.curve})
     if not sizes:
@@ -228,7 +237,7 @@ def _curve(results: Sequence[Bench]) -> tuple[BenchTable, ...]:
     for row in swept:
         points = {point.batch_size: point for point in row.curve}
         rows.append((row.label, *(_point(points[size]) if size in points else MISSING for size in sizes)))
-    return (BenchTable("sample img/s over batch size", ("model", *map(str, sizes)), tuple(rows)),)
+    return (BenchTable(f"sample {rate_unit(_kind(swept))} over batch size", ("model", *map(str, sizes)), tuple(rows)),)
 
 
 def _point(point: BatchPoint) -> str:

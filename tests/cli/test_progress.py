@@ -8,9 +8,10 @@ import pytest
 from gate_files import BROKEN, cell, score
 from rich.console import Console
 
-from genbench.cli.progress import Lines
+from genbench.cli.progress import Lines, _standing
 from genbench.cli.wording import lasted
 from genbench.core.record import Record
+from genbench.core.spec import parse_ref
 
 
 class Log:
@@ -63,6 +64,8 @@ def test_a_long_cell_says_where_it_stands_ever_more_rarely():
         progress = {"stage": "fit", "seen": 10 * second, "total": 1_000_000, "loss": 2.5, "rate": 1234.0}
         log.observer.cell_reports(vae, {"phase": "train", **progress})
     standing = log.lines[2:]
+    sound = vae.model_copy(update={"dataset": parse_ref("tones")})
+    assert _standing(sound, {"phase": "train", **progress}).endswith(" 1,234 sounds/s")
     assert standing[0] == (
         "  [1/1] vae seed 0: train: fit, 600 of 1,000,000 examples, loss 2.5, 1,234 img/s, 60.0 s so far"
     )

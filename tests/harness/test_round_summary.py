@@ -7,6 +7,7 @@ from bench_cells import cells_of
 
 from genbench.core.bench import ColdStart, Counters, Machine, Memory, Round
 from genbench.core.record import Environment, Failure
+from genbench.core.spec import parse_ref
 from genbench.harness.round_summary import median_reading, summary
 from genbench.timing.peaks import peak_flops
 
@@ -36,6 +37,17 @@ def test_a_value_is_the_geometric_mean_of_the_medians_of_rounds(cell):
     assert made.value == pytest.approx(2.0)
     assert made.medians == (1.0, 4.0)
     assert made.unit == "s"
+
+
+@pytest.mark.parametrize(("dataset", "unit"), [("digits", "img/s"), ("tones", "sounds/s"), ("toy2d", "points/s")])
+def test_a_rate_counts_what_the_data_hold(cell, dataset, unit):
+    rounds = [
+        _round("throughput", values={"sample_images_per_second": (2.0,)}),
+        _round("throughput", values={"sample_images_per_second": (1.0,)}, sweep=True, batch_size=1),
+    ]
+    made = summary(cell.model_copy(update={"dataset": parse_ref(dataset)}), "eager", rounds)
+    assert made.measures["sample_images_per_second"].unit == unit
+    assert made.curve[0].measure.unit == unit
 
 
 def test_waiting_for_data_is_what_the_loader_costs(cell):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from genbench.core.bench import BatchPoint, Bench, BenchFile, ColdStart, Counters, Measure, Memory
 from genbench.core.record import Environment, Failure
+from genbench.core.spec import parse_ref
 from genbench.report.bench import bench_markdown, bench_notes, bench_tables, print_bench
 
 MISSING = "–"  # noqa: RUF001
@@ -111,6 +112,19 @@ def test_every_number_stands_under_its_header_with_its_noise(cells):
         "J/img": "2.00",
         "flags": "host_bound",
     }
+
+
+def _on(cell, dataset):
+    return cell.model_copy(update={"dataset": parse_ref(dataset)})
+
+
+def test_speeds_are_counted_in_what_the_data_hold_and_plainly_where_tables_mix(cells):
+    sounds = bench_tables(_file(_full(_on(cells[0], "tones"))))
+    assert {"train sounds/s ↑", "sample sounds/s ↑", "J/sound"} <= set(sounds[0].header)
+    assert sounds[1].title == "sample sounds/s over batch size"
+    mixed = bench_tables(_file(_full(_on(cells[0], "toy2d")), _full(cells[1])))
+    assert {"train examples/s ↑", "sample examples/s ↑", "J/example"} <= set(mixed[0].header)
+    assert not any("img" in name for name in mixed[0].header)
 
 
 def test_a_column_that_nobody_fills_is_left_out_and_a_gap_is_a_dash(cells):

@@ -10,6 +10,7 @@ from report_records import failed, fd, model, precision, run
 from rich.console import Console
 
 from genbench.core.errors import UnknownName
+from genbench.core.spec import parse_ref
 from genbench.report.document import document, to_json
 from genbench.report.frame import COLUMNS, frame, to_csv
 from genbench.report.latex import to_latex
@@ -23,6 +24,17 @@ CHOSEN = ["bits_per_dim", "train_seconds", "precision"]
 def _board(columns, *, records=None, sort=None):
     (board,) = leaderboard(run() if records is None else records, columns=columns, sort=sort)
     return board
+
+
+@pytest.mark.parametrize(
+    ("dataset", "unit"),
+    [("shapes", "img/s"), ("toy2d", "points/s"), ("tones", "sounds/s"), ("captioned_shapes", "examples/s")],
+)
+def test_speeds_of_a_table_are_counted_in_what_its_data_hold(dataset, unit):
+    board = _board(None, records=[model("vae", [fd(30.0)], dataset=parse_ref(dataset))])
+    headers = {column.name: column.header for column in board.columns}
+    assert headers["train_images_per_second"] == f"train ({unit}) ↑"
+    assert f"train ({unit}) ↑" in to_markdown([board])
 
 
 def _numbers(board):
