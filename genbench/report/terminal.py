@@ -142,11 +142,25 @@ def _below(board: Leaderboard, layout: _Layout) -> Iterator[Text]:
     signs = "; ".join(_meaning(entry) for entry in board.legend)
     for text in (*board.counts, *board.remarks, *([signs] if signs else [])):
         yield Text(text, style="dim")
-    hidden = [column.header for column in board.columns if column.name in layout.hidden]
+    hidden = [column for column in board.columns if column.name in layout.hidden]
     if hidden:
-        yield Text(f"hidden at this width: {', '.join(hidden)}", style="dim")
+        choice = ",".join(filter(None, [board.sort, *(column.name for column in hidden[:2])]))
+        yield Text(
+            f"hidden at this width: {', '.join(column.header for column in hidden)}; a wider terminal shows them, "
+            f"`genbench leaderboard RUN --columns {choice}` some, `--format md` all",
+            style="dim",
+        )
+    marked = _marked(board, layout)
     for index, note in enumerate(board.footnotes):
-        yield Text(f"({letter(index)}) {note}", style="dim")
+        if index in marked:
+            yield Text(f"({letter(index)}) {note}", style="dim")
+
+
+def _marked(board: Leaderboard, layout: _Layout) -> set[int]:
+    """Footnotes of rows and of shown columns, and why rows have failed; their letters are those of the whole table."""
+    cells = [(cell, column.name) for row in board.rows for cell, column in zip(row.cells, board.columns, strict=True)]
+    shown = [cell for cell, name in cells if name not in layout.hidden or cell.status == "failed"]
+    return {note for marks in [row.notes for row in board.rows] + [cell.notes for cell in shown] for note in marks}
 
 
 def _meaning(entry: Legend) -> str:

@@ -179,6 +179,24 @@ def test_a_terminal_table_fits_its_width_and_names_what_it_hides(width):
     assert "fd_shapes_net" in table
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 250])
+def test_a_terminal_shows_the_footnotes_that_its_table_marks_and_no_others(width):
+    shown = terminal(leaderboard(run()), width)
+    _, _, rows = shown.partition("─\n")
+    table, _, below = rows.partition("\n\nfd_shapes_net: ")
+    marks = {mark for found in re.findall(r" \(([a-z](?:,[a-z])*)\)", table) for mark in found.split(",")}
+    assert marks
+    assert set(re.findall(r"^\(([a-z])\) ", below, re.MULTILINE)) == marks
+
+
+def test_a_terminal_says_how_to_see_the_columns_that_it_hides():
+    shown = " ".join(terminal(leaderboard(run()), 80).split())
+    choice = "fd_shapes_net,bits_per_dim,num_parameters"
+    assert f"`genbench leaderboard RUN --columns {choice}` some, `--format md` all" in shown
+    assert leaderboard(run(), columns=choice.split(","))
+    assert "--columns" not in terminal(leaderboard(run()), 250)
+
+
 def test_intervals_are_shown_where_there_is_room():
     boards = leaderboard(run())
     assert "12.3 [11.3, 13.3]" in terminal(boards, 250)
