@@ -60,6 +60,13 @@ def test_network_evaluations_are_counted_outside_the_timed_draws():
 
 
 @pytest.mark.parametrize(
+    ("spec", "unit"), [(SPEC, "img/s"), (DataSpec(kind="waveform", shape=(1, 64), sample_rate=8000), "sounds/s")]
+)
+def test_the_speed_of_drawing_is_counted_in_what_the_data_hold(spec, unit):
+    assert draw(Noise(spec), 4, seed=0, effort=EFFORT).images_per_second.unit == unit
+
+
+@pytest.mark.parametrize(
     ("samples", "message"),
     [
         (torch.zeros(3, 3, 16, 16, dtype=torch.uint8), "drew shape"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
@@ -145,10 +146,12 @@ def test_a_model_with_its_own_optimiser_is_stepped_by_the_same_loop():
 
 
 def test_rates_come_from_blocks_after_warm_up():
-    training = train(Duel(SPEC, Duel.Config()), _data(), samples_seen=3200, seed=0, effort=EFFORT)
+    sounds = dataclasses.replace(SPEC, kind="waveform")
+    training = train(Duel(sounds, Duel.Config()), _data(), samples_seen=3200, seed=0, effort=EFFORT)
     rate = training.images_per_second
     assert rate is not None
     assert len(rate.raw) >= 2
+    assert rate.unit == "sounds/s"
     assert 0 < rate.p10 <= rate.median <= rate.p90
     assert all(point.samples_total == 3200 for point in training.curve)
 
