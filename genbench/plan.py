@@ -201,8 +201,7 @@ class _CellMaker:
             return self._cell(entry.use, "model", seed, samples_seen=seen, digest=source_digest(files))
         preset = entry.use.preset or self._protocol.preset
         declared = checked_model(_MODELS, path, entry.use, preset=preset)
-        if "condition" in declared.config:
-            check_condition(path, entry.use, preset=preset, datasets=_DATASETS, dataset=self._protocol.dataset)
+        check_condition(path, entry.use, preset=preset, datasets=_DATASETS, dataset=self._protocol.dataset)
         subject, sampling = _split(entry.use, declared)
         cell = self._cell(subject, "model", seed, samples_seen=seen, digest=source_digest([path]))
         return cell.model_copy(update={"sampling": sampling})

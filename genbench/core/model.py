@@ -76,6 +76,8 @@ class GenerativeModel(nn.Module, ABC):
     presets: ClassVar[Mapping[str, DataclassInstance]] = {}
     takes: ClassVar[tuple[DataKind, ...]] = ("image",)
     """Kinds of data that it can be built for; plans read it off the source, of the class or of the nearest base."""
+    needs: ClassVar[ConditionKind] = "none"
+    """What examples must have beside their values, whatever the settings; plans read it off the class."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

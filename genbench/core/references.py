@@ -8,7 +8,15 @@ from pathlib import Path
 
 from genbench.core.data_kinds import USUAL_KIND, kind_of_data, kinds_taken, says_nothing_of
 from genbench.core.data_root import data_root, missing
-from genbench.core.declared import Declaration, annotations_of, check_settings, class_value, declaration, lineage
+from genbench.core.declared import (
+    Declaration,
+    annotations_of,
+    check_settings,
+    class_value,
+    declaration,
+    lineage,
+    registered_class,
+)
 from genbench.core.errors import DataError, SettingError, UnknownName, nearest
 from genbench.core.presets import value_with
 from genbench.core.registry import Registry
@@ -16,6 +24,7 @@ from genbench.core.spec import Ref, Scalar
 
 _CONDITIONS = {"class": "num_classes", "text": "vocabulary"}
 """What a model can be told, and the field of `DataSpec` by which data say that they have it."""
+_WORDS = {"class": "classes", "text": "captions"}
 _SHAPES = "; `shapes` has classes and captions"
 
 
@@ -110,7 +119,9 @@ def check_kinds(models: Registry[object], subjects: Sequence[Ref], datasets: Reg
 
 
 def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[object], dataset: Ref) -> None:
-    """Refuse a built-in model with a setting `condition` that is to be told what no example of a built-in dataset has.
+    """Refuse a built-in model that needs, or by `condition` is to be told, what no example of a dataset has.
+
+    Only built-in datasets are known; others are found out when the model is built.
 
     Args:
         path: of the model's file.
@@ -126,14 +137,20 @@ def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[obj
     lacking = [kind for kind, field in _CONDITIONS.items() if file and says_nothing_of(file, dataset.name, field)]
     if not lacking:
         return
+    needed = str(class_value(registered_class(path, ref.name), "needs"))
+    if needed in lacking:
+        raise SettingError(
+            f"`{ref.name}` needs {_WORDS[needed]}: dataset `{dataset.label}` has none",
+            hint="take other data with `--dataset`" + _SHAPES,
+        )
     given = ref.config.get("condition") or value_with(path, ref.name, preset, "condition")
     condition = str(given).strip("'")  # as a source spells it
     if condition in lacking:
         others = [kind for kind in ("none", *_CONDITIONS) if kind not in lacking]
+        lack = _WORDS[condition]
         pictures = file is not None and kind_of_data(file, dataset.name) == USUAL_KIND
         raise SettingError(
-            f"`{ref.name}` cannot be told `condition={condition}`: dataset `{dataset.label}` has no "
-            f"{'classes' if condition == 'class' else 'captions'}",
+            f"`{ref.name}` cannot be told `condition={condition}`: dataset `{dataset.label}` has no {lack}",
             hint=f"with these data write `condition={'` or `condition='.join(others)}`{_SHAPES if pictures else ''}",
         )
 

@@ -76,6 +76,8 @@ class CLIPGuided(GaussianDiffusion, SteeredByFeatures):
         SettingError: the data have no captions.
     """
 
+    needs = "text"
+
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         """Sizes and training settings."""

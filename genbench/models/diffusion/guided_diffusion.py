@@ -74,6 +74,8 @@ class GuidedDiffusion(GaussianDiffusion):
         SettingError: the data have no classes.
     """
 
+    needs = "class"
+
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         """Sizes and training settings."""

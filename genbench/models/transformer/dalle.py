@@ -64,6 +64,8 @@ TEXT_SHARE = 1.0 / 8.0
 class DALLE(LikelyCodes, TextConditional, SteeredByFeatures):
     """A discrete autoencoder, and a transformer over captions and codes."""
 
+    needs = "text"
+
     @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
     class Config:
         """Settings."""
