@@ -93,6 +93,10 @@ def _row(folder: RunFolder, name: str | None) -> Record:
     rows = _rows(folder)
     if name is not None:
         meant = [name] if name in rows else [label for label in rows if _is_meant(name, label)]
+        if not meant and name.partition(" seed ")[0] in _controls(folder):
+            raise SettingError(
+                f"{folder.path}: `{name}` is a control and has no weights to draw from", hint=_others(folder)
+            )
         if not meant:
             raise SettingError(f"{folder.path}: no finished row `{name}`", hint=nearest(name, rows))
         if len(meant) > 1:
@@ -121,6 +125,12 @@ def _rows(folder: RunFolder) -> dict[str, Record]:
             )
             rows[label] = record
     return rows
+
+
+def _controls(folder: RunFolder) -> set[str]:
+    """Labels of the run's rows that are no models."""
+    plan = folder.plan()
+    return {cell.label for cell in (() if plan is None else plan.cells) if cell.role == "control"}
 
 
 def _others(folder: RunFolder) -> str:

@@ -121,6 +121,7 @@ def test_pictures_and_their_prompts_are_written_as_a_function_of_the_seed(run, t
         (["red " * 13], ROW, "has 13 words, expected 1 to 12"),
         (PROMPTS, ("--row", "ddpm[num_steps=3]"), "cannot be told in words"),
         (PROMPTS, ("--row", "dppm"), "no finished row `dppm`"),
+        (PROMPTS, ("--row", "real"), "`real` is a control and has no weights to draw from hint: rows: ddpm[condition"),
         (PROMPTS, ("--row", "ddpm[condition=text]"), "`ddpm[condition=text]` may be any of 2 rows"),
         (PROMPTS, ("--row", "ddpm[guidance=7.0]"), "no finished row `ddpm[guidance=7.0]`"),
         (PROMPTS, (), "3 rows may be meant, say which by `--row`"),
