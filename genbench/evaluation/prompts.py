@@ -23,6 +23,7 @@ WORDS_KEYS = ("prompt", "caption", "text")
 TABLES = ("prompts.csv", "prompts.jsonl", "metadata.jsonl", "metadata.csv")
 """Looked for beside pictures in this order."""
 _HINT = "one caption a line, JSON {file name: caption}, or a .csv or .jsonl with `file_name` and `prompt`"
+_PROMPTS_HINT = "one prompt a line, a JSON list, or a .csv or .jsonl with `prompt`"
 
 Captions = Sequence[str] | Mapping[str, str]
 """In the order of the pictures, or by the names of their files."""
@@ -50,6 +51,7 @@ def read_reference_captions(path: Path) -> ReferenceCaptions:
     Raises:
         DataError: the file cannot be read, or holds something else.
     """
+    _require_file(path, hint=_HINT)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() in {".jsonl", ".csv"}:
@@ -66,6 +68,7 @@ def read_prompts(path: Path) -> list[str]:
         DataError: the file cannot be read, holds none, or an empty one.
     """
     kind = path.suffix.lower()
+    _require_file(path, hint=_PROMPTS_HINT)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if kind in {".jsonl", ".csv"}:
@@ -78,11 +81,11 @@ def read_prompts(path: Path) -> list[str]:
         else:
             prompts = text.splitlines()
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path}: no prompts: {error}", hint=_HINT) from error
+        raise DataError(f"{path}: no prompts: {error}", hint=_PROMPTS_HINT) from error
     empty = next((number for number, prompt in enumerate(prompts, start=1) if not prompt.strip()), None)
     if empty is not None or not prompts:
         found_empty = "holds no prompt" if empty is None else f"prompt {empty} is empty"
-        raise DataError(f"{path}: {found_empty}", hint=_HINT)
+        raise DataError(f"{path}: {found_empty}", hint=_PROMPTS_HINT)
     return [" ".join(prompt.split()) for prompt in prompts]
 
 
@@ -105,6 +108,18 @@ def captions_beside(folder: Path, names: Sequence[str]) -> Captions | None:
         if path.is_file():
             found[name] = " ".join(_text(path).split())
     return found or None
+
+
+def _require_file(path: Path, *, hint: str) -> None:
+    """Refuse a path where no file is.
+
+    Raises:
+        DataError: nothing is there, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, expected a file", hint=f"name the file in it: {hint}")
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file", hint=f"check the path, or write the file: {hint}")
 
 
 def _text(path: Path) -> str:

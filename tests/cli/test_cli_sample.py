@@ -167,6 +167,10 @@ def test_prompts_are_read_from_every_form(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError):
             read_prompts(tmp_path / name)
+    for name, message in (("none.txt", "there is no such file"), ("", "a folder, expected a file")):
+        with pytest.raises(DataError, match=message) as caught:
+            read_prompts(tmp_path / name)
+        assert "one prompt a line" in str(caught.value.hint)
 
 
 def _evaluate(drawn, tmp_path, *more):

@@ -67,9 +67,10 @@ def test_what_holds_no_captions_says_so_and_names_the_forms(name, text, message,
 
 def test_a_file_that_is_not_there_or_no_text_says_so(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfa")
-    for name in ("c.txt", "none.txt"):
-        with pytest.raises(DataError, match="no captions"):
+    for name, message in (("c.txt", "no captions"), ("none.txt", "there is no such file"), ("", "a folder")):
+        with pytest.raises(DataError, match=message) as caught:
             read_captions(tmp_path / name)
+        assert "one caption a line" in str(caught.value.hint)
 
 
 def test_a_table_beside_pictures_is_found_and_prompts_go_before_metadata(tmp_path):
