@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from genbench.core.dataset import PAD, Batch, Dataset, DataSpec
-from genbench.core.errors import SettingError, nearest
+from genbench.core.errors import SettingError
 from genbench.core.model import GenerativeModel, condition_kind
 from genbench.harness.asked_evidence import caption_split, draw_given
 from genbench.harness.evidence import subset
 from genbench.prob.pixels import to_rgb
 
 Pixels = npt.NDArray[np.uint8]
+SHOWN_WORDS = 60
+"""Of a vocabulary in a message; `shapes` has 27."""
+SHORT_WORD, LONG_WORD = 3, 6
+"""Letters from which on one slip, and two, leave a word recognisable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +86,56 @@ def tokens_of(prompts: Sequence[str], spec: DataSpec, *, length: int) -> Tensor:
         unknown = [word for word in words if word not in place]
         if unknown:
             raise SettingError(
-                f"prompt {number} `{prompt}`: the model does not know {', '.join(f'`{word}`' for word in unknown)}; "
-                f"its vocabulary is {', '.join(place)}",
-                hint=nearest(unknown[0], place),
+                f"prompt {number} `{prompt}`: the model does not know {', '.join(f'`{word}`' for word in unknown)}",
+                hint=_words_meant(unknown, list(place)),
             )
         if not 0 < len(words) <= length:
             raise SettingError(f"prompt {number} `{prompt}` has {len(words)} words, expected 1 to {length}")
         rows[number - 1, : len(words)] = torch.tensor([place[word] for word in words])
     return rows
+
+
+def _words_meant(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """Words that are a slip away from unknown ones; where one has none, which words there are, if they are not many."""
+    near = {word: _near(word, known) for word in unknown}
+    hints = [
+        f"did you mean {' or '.join(f'`{other}`' for other in others)} for `{word}`?"
+        for word, others in near.items()
+        if others
+    ]
+    if not all(near.values()):
+        some = ", ".join(known[:SHOWN_WORDS])
+        hints.append(
+            f"its words are {some}"
+            if len(known) <= SHOWN_WORDS
+            else f"it has {len(known):,} words, such as {some}; `genbench grid RUN --kind captions` shows captions"
+        )
+    return " ".join(hints)
+
+
+def _near(word: str, known: Sequence[str]) -> list[str]:
+    """Known words that are a slip away, or, where both are long, two; the same in other capitals before all others."""
+    slips = {other: _slips(word.lower(), other.lower()) for other in known}
+    least = min(slips.values(), default=0)
+    return [other for other in known if slips[other] == least <= _allowed(word, other)]
+
+
+def _allowed(word: str, other: str) -> int:
+    shorter = min(len(word), len(other))
+    return 0 if shorter < SHORT_WORD else 1 if shorter < LONG_WORD else 2
+
+
+def _slips(word: str, other: str) -> int:
+    """Letters replaced, inserted or deleted, or neighbours swapped, to make a word another (Damerau 1964)."""
+    rows = [list(range(len(other) + 1))]
+    for i, letter in enumerate(word, start=1):
+        row = [i]
+        for j, wanted in enumerate(other, start=1):
+            row.append(min(rows[-1][j] + 1, row[j - 1] + 1, rows[-1][j - 1] + (letter != wanted)))
+            if i > 1 and j > 1 and (letter, word[i - 2]) == (other[j - 2], wanted):
+                row[j] = min(row[j], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def caption_length(dataset: Dataset) -> int:

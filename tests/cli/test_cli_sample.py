@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from genbench.cli.main import main
-from genbench.core.dataset import build_dataset
-from genbench.core.errors import DataError
+from genbench.core.dataset import DataSpec, build_dataset
+from genbench.core.errors import DataError, SettingError
 from genbench.core.record import Record
 from genbench.core.spec import Cell, Ref, Tier, parse_ref
 from genbench.evaluation.prompts import read_prompts
@@ -116,7 +116,7 @@ def test_pictures_and_their_prompts_are_written_as_a_function_of_the_seed(run, t
         (
             ["red", "a purple circle"],
             ROW,
-            "prompt 2 `a purple circle`: the model does not know `purple`; its",
+            "prompt 2 `a purple circle`: the model does not know `purple` hint: its words are a, ",
         ),
         (["red " * 13], ROW, "has 13 words, expected 1 to 12"),
         (PROMPTS, ("--row", "ddpm[num_steps=3]"), "cannot be told in words"),
@@ -144,11 +144,28 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, capsys):
 
 def test_unknown_words_name_the_vocabulary_and_the_nearest_word():
     spec = build_dataset(DATA).spec
-    with pytest.raises(Exception, match="cross, at, in, the, top") as caught:
-        tokens_of(["a rad circle"], spec, length=12)
-    assert "red" in str(caught.value.hint)
+    for prompt, hint in {
+        "a rad circle": "did you mean `red` for `rad`?",
+        "A smal bleu": "did you mean `a` for `A`? did you mean `small` for `smal`? did you mean `blue` for `bleu`?",
+        "Yelow Squere": "did you mean `yellow` for `Yelow`? did you mean `square` for `Squere`?",
+        "an": "its words are a, small, large, ",
+        "an ultramarine xylophone": "its words are a, small, large, ",
+        "a rad xylophone": "did you mean `red` for `rad`? its words are a, small, large, ",
+    }.items():
+        with pytest.raises(SettingError, match="the model does not know") as caught:
+            tokens_of([prompt], spec, length=12)
+        assert str(caught.value.hint).startswith(hint)
     tokens = tokens_of(PROMPTS, spec, length=12)
     assert [spec.caption(row) for row in tokens] == PROMPTS
+
+
+def test_of_a_large_vocabulary_a_part_is_shown_with_how_to_see_more():
+    spec = DataSpec(shape=(3, 8, 8), vocabulary=("", *(f"word{number}" for number in range(5000))))
+    with pytest.raises(SettingError) as caught:
+        tokens_of(["xylophone"], spec, length=12)
+    assert str(caught.value.hint).startswith("it has 5,000 words, such as word0, word1, ")
+    assert str(caught.value.hint).endswith("`genbench grid RUN --kind captions` shows captions")
+    assert len(str(caught.value.hint)) < 700
 
 
 def test_prompts_are_read_from_every_form(tmp_path):
