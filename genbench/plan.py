@@ -20,6 +20,7 @@ from genbench.core.errors import GenbenchError, SettingError, SuiteError, Unknow
 from genbench.core.references import (
     check_condition,
     check_data_are_there,
+    check_judge,
     check_kinds,
     check_name,
     check_reference,
@@ -139,9 +140,9 @@ def make_plan(suite: Suite, selection: Selection, *, version: str) -> Plan:
     check_reference(_DATASETS, protocol.dataset)
     if selection.text_encoder is not None:
         suite = suite.model_copy(update={"text_encoder": parse_ref(selection.text_encoder)})
-    for judge in (suite.features, suite.text_encoder):
-        if judge is not None:
-            check_reference(_FEATURES, judge)
+    check_reference(_FEATURES, suite.features)
+    if suite.text_encoder is not None:
+        check_judge(_FEATURES, suite.text_encoder)
     for metric in suite.metrics:
         check_reference(_METRICS, metric)
     for control in suite.controls:

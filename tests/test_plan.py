@@ -342,8 +342,16 @@ def test_the_judge_of_captions_is_the_suites_or_the_one_asked_for_and_no_part_of
     for mine, theirs in zip(own.cells, other.cells, strict=True):
         assert mine.key != theirs.key
         assert mine.train_key == theirs.train_key
-    with pytest.raises(UnknownName, match="clop"):
-        make_plan(suite, Selection(text_encoder="clop"), version="1")
+    for name, hint in {"clop": "did you mean `clip`?", "nosuch": "known names: clip, shapes_clip"}.items():
+        with pytest.raises(UnknownName, match=name) as caught:
+            make_plan(suite, Selection(text_encoder=name), version="1")
+        assert caught.value.hint == hint
+
+
+def test_an_extractor_that_embeds_no_captions_is_no_judge_of_them():
+    with pytest.raises(SettingError, match="`lpips` embeds no captions") as caught:
+        make_plan(load_suite("text_to_image"), Selection(text_encoder="lpips"), version="1")
+    assert caught.value.hint == "take `clip` or `shapes_clip`"
 
 
 def test_rows_that_differ_in_how_captions_are_followed_share_one_training():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genbench.core.data_kinds import USUAL_KIND, kind_of_data, kinds_taken, says_nothing_of
@@ -26,6 +27,8 @@ _CONDITIONS = {"class": "num_classes", "text": "vocabulary"}
 """What a model can be told, and the field of `DataSpec` by which data say that they have it."""
 _WORDS = {"class": "classes", "text": "captions"}
 _SHAPES = "; `shapes` has classes and captions"
+_TEXT_ENCODERS = frozenset({"TextEncoder", "SteeringEncoder"})
+"""Base classes of extractors that embed captions."""
 
 
 def check_name(registry: Registry[object], ref: Ref) -> None:
@@ -52,6 +55,39 @@ def check_reference(registry: Registry[object], ref: Ref) -> None:
         return
     _check_argument(registry.kind, path, ref)
     given_settings(path, ref)
+
+
+def check_judge(features: Registry[object], ref: Ref) -> None:
+    """Refuse a judge of captions that is no extractor, or one that is known to embed no captions.
+
+    Raises:
+        UnknownName, DataError: as in `check_reference`, but the hint names judges of captions alone.
+        SettingError: it embeds no captions, or as in `check_reference`.
+    """
+    path = features.path(ref.name)
+    if path is None and ref.name not in features.names():
+        judges = judges_of_captions(features.names(), features.files())
+        raise UnknownName(f"unknown judge of captions `{ref.name}`", hint=nearest(ref.name, judges))
+    if path is not None and not _embeds_captions(path, ref.name):
+        judges = judges_of_captions(features.names(), features.files())
+        raise SettingError(
+            f"`{ref.name}` embeds no captions", hint=f"take {' or '.join(f'`{name}`' for name in judges)}"
+        )
+    check_reference(features, ref)
+
+
+def judges_of_captions(names: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    """Extractors that can judge pictures beside captions, read off their sources; plug-ins, not known from within, may.
+
+    Args:
+        names: of extractors.
+        files: of the built-in ones.
+    """
+    return [name for name in names if name not in files or _embeds_captions(files[name], name)]
+
+
+def _embeds_captions(path: Path, name: str) -> bool:
+    return any(ast.unparse(base) in _TEXT_ENCODERS for node in lineage(path, name) for base in node.bases)
 
 
 def given_settings(path: Path, ref: Ref) -> dict[str, Scalar]:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from genbench.core.errors import DataError, SettingError, UnknownName
+from genbench.core.features import FEATURES, TextEncoder
+from genbench.core.references import judges_of_captions
 from genbench.core.spec import parse_ref
 from genbench.evaluation.networks import Networks, Roles, chosen_roles
 
@@ -29,6 +31,14 @@ def test_a_name_that_nobody_registered_is_an_error_before_anything_is_built():
     with pytest.raises(UnknownName, match="clpi") as caught:
         chosen_roles(SHAPES, perceptual=None, text_encoder="clpi")
     assert "`clip`" in caught.value.hint
+
+
+def test_only_judges_of_captions_are_offered_in_their_place():
+    with pytest.raises(UnknownName, match="unknown judge of captions `nosuch`") as caught:
+        chosen_roles(SHAPES, perceptual=None, text_encoder="nosuch")
+    assert caught.value.hint == "known names: clip, shapes_clip"
+    judges = judges_of_captions(FEATURES.names(), FEATURES.files())
+    assert judges == [name for name in FEATURES.names() if issubclass(FEATURES.get(name), TextEncoder)]
 
 
 @pytest.mark.parametrize("role", ["perceptual", "captions"])
