@@ -57,8 +57,11 @@ def run(options: argparse.Namespace) -> int:
     path = out_folder(options.out, plan)
     if options.fresh:
         check_data(plan)
+        _check_text_encoders(plan.cells)
         _remove_run(path)
-    check_needed_data(plan, finished_cells(plan, RunFolder(path)))  # before anything is written
+    done = finished_cells(plan, RunFolder(path))
+    check_needed_data(plan, done)  # before anything is written
+    _check_text_encoders([cell for cell in plan.cells if cell.key not in done])
     folder = RunFolder.create(path)
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:
@@ -74,6 +77,19 @@ def run(options: argparse.Namespace) -> int:
     if not any(record.scores for record in summary.records):
         return 3 if summary.failed else 6
     return 3 if summary.failed else 0
+
+
+def _check_text_encoders(cells: Sequence[Cell]) -> None:
+    """Refuse models with a published text encoder that can be had neither here nor over the network.
+
+    Raises:
+        DataError: it says what to do.
+    """
+    from genbench.core.text_encoders import check_text_encoder
+
+    for name in dict.fromkeys(cell.subject.config.get("text_encoder") for cell in cells if cell.role == "model"):
+        if name:
+            check_text_encoder(str(name))
 
 
 def _time(cells: Sequence[Cell], folder: RunFolder, effort: str, console: Console) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import DataSpec
 from genbench.core.errors import DataError, SettingError
+from genbench.core.text_encoders import WANTED, check_text_encoder
 
 try:
     import transformers
@@ -29,7 +30,8 @@ except ImportError as error:
 
 REMEMBERED = 4096
 """Captions whose states are kept; `shapes` has 960."""
-_HINT = "give a name on huggingface.co, or a folder with `config.json`, the weights and the tokenizer's files"
+_UNREADABLE = (OSError, ValueError, ImportError, RuntimeError)
+_Loaded = tuple[transformers.PretrainedConfig, transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]
 
 
 class FrozenTextEncoder(nn.Module):
@@ -109,19 +111,27 @@ class FrozenTextEncoder(nn.Module):
 
 
 def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]:
-    """Tokenizer and encoder, in evaluation mode and without gradients."""
+    """Tokenizer and encoder, in evaluation mode and without gradients; what is on this machine needs no network."""
+    check_text_encoder(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        encoder = _kind_of(config).from_pretrained(name)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        try:
+            config, tokenizer, encoder = _read(name, local_files_only=True)
+        except _UNREADABLE:
+            config, tokenizer, encoder = _read(name, local_files_only=False)
+    except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"text encoder `{name}`: cannot be loaded: {reason}", hint=_HINT) from error
+        raise DataError(f"text encoder `{name}`: cannot be loaded: {reason}", hint=f"give {WANTED}") from error
     if config.is_encoder_decoder and type(config) not in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
         encoder = encoder.get_encoder()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer, encoder.float().eval().requires_grad_(False)
+
+
+def _read(name: str, *, local_files_only: bool) -> _Loaded:
+    config = transformers.AutoConfig.from_pretrained(name, local_files_only=local_files_only)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    return config, tokenizer, _kind_of(config).from_pretrained(name, local_files_only=local_files_only)
 
 
 def _kind_of(config: transformers.PretrainedConfig) -> type[transformers.PreTrainedModel]:

@@ -1,5 +1,6 @@
 """Text encoders of Hugging Face's from a folder, against what `transformers` itself makes of the same captions."""
 
+import time
 import warnings
 
 import pytest
@@ -19,6 +20,7 @@ from genbench.nn.conditioning import Conditioner
 from genbench.nn.frozen_text_encoder import FrozenTextEncoder
 
 DATA = Shapes(resolution=8)
+NOBODY = "http://127.0.0.1:9"  # the port `discard`, which nobody listens to
 SIZES = {
     "bert": lambda words: transformers.BertConfig(
         vocab_size=words, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
@@ -133,9 +135,28 @@ def test_models_draw_for_captions_that_a_frozen_encoder_reads(name, tmp_path):
 
 
 def test_what_is_no_encoder_says_what_is_wanted(tmp_path):
-    with pytest.raises(DataError, match="cannot be loaded") as caught:
-        FrozenTextEncoder(str(tmp_path), DATA.spec, 8)
-    assert "config.json" in str(caught.value.hint)
+    for text, message in ((None, "no `config.json` in this folder"), ("{}", "cannot be loaded")):
+        if text is not None:
+            (tmp_path / "config.json").write_text(text)
+        with pytest.raises(DataError, match=message) as caught:
+            FrozenTextEncoder(str(tmp_path), DATA.spec, 8)
+        assert "config.json" in str(caught.value.hint)
+
+
+def test_an_encoder_in_the_cache_needs_no_network(tmp_path, monkeypatch):
+    """The hub keeps files as `models--OWNER--NAME/snapshots/REVISION`."""
+    from huggingface_hub import constants
+
+    kept = tmp_path / "models--someone--small"
+    _saved(kept / "snapshots" / "1", "bert")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", NOBODY)
+    begun = time.monotonic()
+    encoder = FrozenTextEncoder("someone/small", DATA.spec, 24)
+    assert time.monotonic() - begun < 10.0  # a network that is tried takes more than 20 s
+    assert len(encoder.states(["red"])) == 1
 
 
 def test_conditions_are_left_out_as_with_an_encoder_of_ones_own(tmp_path):
