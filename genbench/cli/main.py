@@ -42,16 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
-    options = parser.parse_args(words)
-    if options.command is None:
-        parser.print_help()
-        return 0
     from genbench.core.errors import GenbenchError
 
     try:
+        options = parser.parse_args(words)
+        if options.command is None:
+            parser.print_help()
+            return 0
         code = options.run(options)
     except GenbenchError as error:
-        if options.traceback:
+        if "--traceback" in words:
             traceback.print_exception(error)
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser, with only the asked-for command loaded: help must answer at once."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="genbench",
         description="Reference implementations of generative models, trained, timed and scored in the same way.",
         epilog=_EPILOG,
@@ -86,6 +86,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 _FILES = {"list": "listing"}  # `list` is a builtin, and a file is named for what it holds
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that names the nearest choice, where argparse names none."""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        from genbench.core.errors import UnknownName, nearest
+
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        raise UnknownName(f"{name}: unknown choice `{value}`", hint=nearest(str(value), action.choices))
 
 
 class _Version(argparse.Action):

@@ -38,6 +38,20 @@ def test_help_and_listings_import_neither_torch_nor_scipy_nor_pandas():
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["grid", "runs/a", "--kind", "text"], "--kind: unknown choice `text`", "did you mean `texts`?"),
+        (["plot", "runs/a", "--kind", "X"], "--kind: unknown choice `X`", "known names: shots, tradeoff, training"),
+        (["list", "modles"], "kind: unknown choice `modles`", "did you mean `models`?"),
+        (["grdi", "runs/a"], "command: unknown choice `grdi`", "did you mean `grid`"),
+    ],
+)
+def test_a_wrong_choice_is_answered_with_the_nearest(words, message, hint, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}\n\nhint: {hint}")
+
+
 @pytest.mark.parametrize("words", [["run"], ["plan"], ["bench"], ["gate"], ["baseline", "save"]])
 def test_models_are_named_in_the_same_forms_wherever_they_are_chosen(words):
     parser = argparse.ArgumentParser()
