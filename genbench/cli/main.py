@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ COMMANDS = {
     "schema": "print the JSON Schema of a file format",
     "doctor": "say what this machine has and what will not work on it",
 }
+_WITH_COMMAS = ("--columns", "--metrics", "--seeds")
+"""Options that take several names in one word."""
 _EPILOG = """worked examples:
   genbench run --suite images                       train and score the references on this machine
   genbench run --suite images --model mine.py       add a model of your own to the table
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from genbench.core.errors import GenbenchError
 
     try:
-        options = parser.parse_args(words)
+        options = _options(parser, words)
         if options.command is None:
             parser.print_help()
             return 0
@@ -61,6 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     return int(code)
+
+
+def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The options that the words give.
+
+    Raises:
+        SettingError: several names stand apart where commas belong between them.
+    """
+    options, left = parser.parse_known_args(words)
+    if left:
+        from genbench.core.errors import SettingError
+
+        for option in (option for option in _WITH_COMMAS if option in words):
+            after = itertools.takewhile(lambda word: not word.startswith("-"), words[words.index(option) + 1 :])
+            names = [name.strip(",") for name in after]
+            if len(names) > 1 and names[-1] in [word.strip(",") for word in left]:
+                raise SettingError(
+                    f"unrecognized arguments: {' '.join(left)}",
+                    hint=f"commas and no spaces separate the names: `{option} {shlex.quote(','.join(names))}`",
+                )
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -33,6 +33,21 @@ def test_an_unknown_column_is_an_error_with_all_that_there_are(form, run, tmp_pa
     assert (said.out, (tmp_path / "table").exists()) == ("", False)
 
 
+@pytest.mark.parametrize("words", [["fd_shapes_net", "latency_seconds"], ["fd_shapes_net,", "latency_seconds"]])
+def test_columns_with_spaces_between_them_are_answered_with_commas(words, run, capsys):
+    assert main(["leaderboard", str(run), "--columns", *words, "--format", "md"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: unrecognized arguments: latency_seconds\n\nhint: commas and no spaces")
+    assert said.endswith("`--columns fd_shapes_net,latency_seconds`\n")
+
+
+def test_words_that_belong_to_nothing_are_refused_as_ever(run, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["leaderboard", str(run), "--columns", "fd_shapes_net", "--nosuch"])
+    assert refused.value.code == 2
+    assert "unrecognized arguments: --nosuch" in capsys.readouterr().err
+
+
 def test_no_column_at_all_is_refused(run, capsys):
     with pytest.raises(SystemExit):
         main(["leaderboard", str(run), "--columns", " , "])
