@@ -155,15 +155,16 @@ def _texts(folder: RunFolder, columns: int, said: _Said) -> Image.Image:
     reason = said_texts.why_no_texts(None, dataset)
     if reason is not None:
         raise StoreError(f"{folder.path}: {reason}", hint="`genbench run --suite captioning` makes such a run")
-    asked, rows = said_texts.asked_about(dataset, columns), {}
+    asked = said_texts.asked_about(dataset, columns)
+    rows: dict[str, list[str]] = {}
     for record in records:
         model = rebuilt_of(folder, record).model
         reason = said_texts.why_no_texts(model, dataset)
         if reason is not None:
             said.add(f"left out `{_name(record)}`: {reason}")
             continue
-        for shots, texts in said_texts.said(model, dataset, asked).items():
-            rows[f"{_name(record)}, {shots} shot{'' if shots == 1 else 's'}"] = texts
+        found = said_texts.said(model, dataset, asked)
+        rows |= {f"{_name(record)}, {after}": texts for after, texts in said_texts.told_apart(found).items()}
     caption = "held-out pictures and what is said of them; `=` marks the true text, word for word"
     return text_page(asked.pictures, rows, truth=asked.truth, caption=caption)
 

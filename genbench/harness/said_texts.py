@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,3 +45,16 @@ def said(model: GenerativeModel, dataset: Dataset, asked: AskedAbout) -> dict[in
         texts = described(model, asked.episodes, shots=shots)
         found[shots] = [dataset.spec.caption(text) for text in texts]
     return found
+
+
+def told_apart(found: Mapping[int, list[str]]) -> dict[str, list[str]]:
+    """What `said` gives, by the number of shots in words; once where it is the same whatever the number.
+
+    Example:
+        >>> told_apart({0: ["red"], 1: ["a disc"]}), told_apart({0: ["red"], 1: ["red"]})
+        ({'0 shots': ['red'], '1 shot': ['a disc']}, {'any number of shots': ['red']})
+    """
+    first, *others = found.values()
+    if others and all(texts == first for texts in others):
+        return {"any number of shots": first}
+    return {f"{shots} shot{'' if shots == 1 else 's'}": texts for shots, texts in found.items()}

@@ -12,7 +12,7 @@ from genbench.core.spec import Ref, parse_ref
 from genbench.evaluation.networks import Networks, Roles
 from genbench.harness.applicable import why_not
 from genbench.harness.controls import control_samples
-from genbench.harness.said_texts import asked_about, said, why_no_texts
+from genbench.harness.said_texts import asked_about, said, told_apart, why_no_texts
 from genbench.harness.text_evidence import described, gather_texts, shots_of
 from genbench.plan import Selection, load_suite, make_plan
 
@@ -97,5 +97,9 @@ def test_texts_to_be_looked_at_are_those_that_are_scored():
     texts = described(model, DATA.load("test", range(3)), shots=4)
     assert found[4] == [DATA.spec.caption(text) for text in texts]
     assert asked.pictures.shape == (3, 3, 8, 8)
+    assert list(told_apart(found)) == ["any number of shots"]  # this model reads none
+    assert told_apart(found)["any number of shots"] == found[4]
+    other = {0: ["red"], 1: ["a disc"], 2: ["red"]}
+    assert told_apart(other) == {"0 shots": ["red"], "1 shot": ["a disc"], "2 shots": ["red"]}
     assert why_no_texts(model, DATA) is None
     assert why_no_texts(None, build_dataset(Ref(name="shapes"))) == "no texts in this run"
