@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.selection import add_models, out_folder, plan_of
+from genbench.cli.selection import add_models, check_text_encoders, out_folder, plan_of
 
 if TYPE_CHECKING:
     from genbench.core.bench import BenchFile, Effort
@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     check_data(plan)
     first = plan.protocol.seeds[0]
     cells = [cell for cell in plan.cells if cell.role == "model" and cell.seed == first]
+    check_text_encoders(cells)
     weights = {} if options.weights is None else trained_weights(options.weights, cells)
     folder = options.out or Path("runs") / f"bench-{out_folder(None, plan).name}"
     of = "fresh weights" if options.weights is None else f"the weights of {options.weights}"

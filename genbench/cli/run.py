@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genbench.cli.selection import add_selection, check_needed_data, finished_cells, out_folder, plan_of
+from genbench.cli.selection import (
+    add_selection,
+    check_needed_data,
+    check_text_encoders,
+    finished_cells,
+    out_folder,
+    plan_of,
+)
 from genbench.core.bench import EFFORTS
 
 if TYPE_CHECKING:
@@ -57,11 +64,11 @@ def run(options: argparse.Namespace) -> int:
     path = out_folder(options.out, plan)
     if options.fresh:
         check_data(plan)
-        _check_text_encoders(plan.cells)
+        check_text_encoders(plan.cells)
         _remove_run(path)
     done = finished_cells(plan, RunFolder(path))
     check_needed_data(plan, done)  # before anything is written
-    _check_text_encoders([cell for cell in plan.cells if cell.key not in done])
+    check_text_encoders([cell for cell in plan.cells if cell.key not in done])
     folder = RunFolder.create(path)
     console = Console(stderr=True, highlight=False)
     with observer(console, plan, path) as watching:
@@ -77,19 +84,6 @@ def run(options: argparse.Namespace) -> int:
     if not any(record.scores for record in summary.records):
         return 3 if summary.failed else 6
     return 3 if summary.failed else 0
-
-
-def _check_text_encoders(cells: Sequence[Cell]) -> None:
-    """Refuse models with a published text encoder that can be had neither here nor over the network.
-
-    Raises:
-        DataError: it says what to do.
-    """
-    from genbench.core.text_encoders import check_text_encoder
-
-    for name in dict.fromkeys(cell.subject.config.get("text_encoder") for cell in cells if cell.role == "model"):
-        if name:
-            check_text_encoder(str(name))
 
 
 def _time(cells: Sequence[Cell], folder: RunFolder, effort: str, console: Console) -> None:

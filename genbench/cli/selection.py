@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,7 @@ from genbench.core.version import VERSION
 from genbench.plan import Plan, Selection, check_data, load_suite, make_plan
 
 if TYPE_CHECKING:
+    from genbench.core.spec import Cell
     from genbench.store import RunFolder
 
 
@@ -74,6 +76,19 @@ def check_needed_data(plan: Plan, finished: set[str]) -> None:
     """
     if len(finished) < len(plan.cells):
         check_data(plan)
+
+
+def check_text_encoders(cells: Sequence[Cell]) -> None:
+    """Refuse models with a published text encoder that can be had neither here nor over the network.
+
+    Raises:
+        DataError: it says what to do.
+    """
+    from genbench.core.text_encoders import check_text_encoder
+
+    for name in dict.fromkeys(cell.subject.config.get("text_encoder") for cell in cells if cell.role == "model"):
+        if name:
+            check_text_encoder(str(name))
 
 
 def out_folder(given: Path | None, plan: Plan) -> Path:

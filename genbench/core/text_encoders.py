@@ -10,6 +10,7 @@ from genbench.core.errors import DataError
 
 TIMEOUT_SECONDS = 5.0
 WANTED = "a name on huggingface.co, or a folder with `config.json`, the weights and the tokenizer's files"
+_WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def check_text_encoder(name: str) -> None:
@@ -38,13 +39,27 @@ def check_text_encoder(name: str) -> None:
         raise DataError(
             f"text encoder `{name}`: no such folder, and no name on huggingface.co", hint=f"give {WANTED}"
         ) from error
-    if isinstance(cached, str) or (not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)):
+    whole = isinstance(cached, str) and any(file for form in _WEIGHTS for file in Path(cached).parent.glob(form))
+    if whole or can_be_fetched(name):
         return
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
     raise DataError(
-        f"text encoder `{name}`: not on this machine ({constants.HF_HUB_CACHE}), and {why}",
-        hint=f"where there is a network, `hf download {name} --local-dir FOLDER`; then bring FOLDER here and write "
-        "`text_encoder=FOLDER`",
+        f"text encoder `{name}`: not on this machine ({constants.HF_HUB_CACHE}), and {why}", hint=by_hand(name)
+    )
+
+
+def can_be_fetched(name: str) -> bool:
+    """Whether files that are missing may be asked for: a folder has no others, and a name needs something to answer."""
+    from huggingface_hub import constants
+
+    return not Path(name).is_dir() and not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+
+
+def by_hand(name: str) -> str:
+    """What to do where there is no network, as a hint."""
+    return (
+        f"where there is a network, `hf download {name} --local-dir FOLDER`; then bring FOLDER here and write "
+        "`text_encoder=FOLDER`"
     )
 
 

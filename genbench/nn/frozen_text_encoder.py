@@ -12,6 +12,7 @@ encoder. States of each caption are computed once and remembered, for as many ca
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from genbench.core.dataset import DataSpec
 from genbench.core.errors import DataError, SettingError
-from genbench.core.text_encoders import WANTED, check_text_encoder
+from genbench.core.text_encoders import WANTED, by_hand, can_be_fetched, check_text_encoder
 
 try:
     import transformers
@@ -113,14 +114,18 @@ class FrozenTextEncoder(nn.Module):
 def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]:
     """Tokenizer and encoder, in evaluation mode and without gradients; what is on this machine needs no network."""
     check_text_encoder(name)
+    hint = f"give {WANTED}"
     try:
         try:
             config, tokenizer, encoder = _read(name, local_files_only=True)
         except _UNREADABLE:
+            if not can_be_fetched(name):
+                hint = hint if Path(name).is_dir() else by_hand(name)
+                raise
             config, tokenizer, encoder = _read(name, local_files_only=False)
     except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"text encoder `{name}`: cannot be loaded: {reason}", hint=f"give {WANTED}") from error
+        raise DataError(f"text encoder `{name}`: cannot be loaded: {reason}", hint=hint) from error
     if config.is_encoder_decoder and type(config) not in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
         encoder = encoder.get_encoder()
     if tokenizer.pad_token is None:

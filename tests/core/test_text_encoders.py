@@ -60,6 +60,9 @@ def test_folders_and_cached_names_need_no_network(tmp_path):
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("1")
     (folder / "snapshots" / "1" / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="not on this machine"):  # a download that ended early, or `AutoConfig` alone
+        check_text_encoder(NAME)
+    (folder / "snapshots" / "1" / "model.safetensors").touch()
     check_text_encoder(NAME)
     check_text_encoder(str(folder / "snapshots" / "1"))
     with pytest.raises(DataError, match=r"no `config\.json` in this folder"):
@@ -68,9 +71,10 @@ def test_folders_and_cached_names_need_no_network(tmp_path):
         check_text_encoder(str(tmp_path / "nothing"))
 
 
-def test_a_run_is_refused_before_its_folder_is_made_and_a_plan_asks_no_network(tmp_path, capsys):
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_work_is_refused_before_its_folder_is_made_and_a_plan_asks_no_network(command, tmp_path, capsys):
     words = ["--suite", "text_to_image", "--tier", "smoke", "-m", f"ddpm[condition=text,text_encoder={NAME}]"]
     assert main(["plan", *words]) == 0
-    assert main(["run", *words, "--out", str(tmp_path / "run")]) == 2
+    assert main([command, *words, "--out", str(tmp_path / "run")]) == 2
     assert f"error: text encoder `{NAME}`: not on this machine" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """Text encoders of Hugging Face's from a folder, against what `transformers` itself makes of the same captions."""
 
+import json
 import time
 import warnings
 
@@ -157,6 +158,29 @@ def test_an_encoder_in_the_cache_needs_no_network(tmp_path, monkeypatch):
     encoder = FrozenTextEncoder("someone/small", DATA.spec, 24)
     assert time.monotonic() - begun < 10.0  # a network that is tried takes more than 20 s
     assert len(encoder.states(["red"])) == 1
+
+
+def test_a_cache_that_lacks_files_is_told_at_once_where_nothing_answers(tmp_path, monkeypatch):
+    """One of two files of weights, as a download leaves them that ended early."""
+    from huggingface_hub import constants
+
+    kept = tmp_path / "models--someone--small"
+    _, model = _saved(kept / "snapshots" / "1", "bert")
+    first = (kept / "snapshots" / "1" / "model.safetensors").rename(
+        kept / "snapshots" / "1" / "model-00001-of-00002.safetensors"
+    )
+    places = dict.fromkeys(model.state_dict(), first.name) | {"pooler.dense.bias": "model-00002-of-00002.safetensors"}
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (kept / "snapshots" / "1" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", NOBODY)
+    begun = time.monotonic()
+    with pytest.raises(DataError, match="`someone/small`: cannot be loaded") as caught:
+        FrozenTextEncoder("someone/small", DATA.spec, 24)
+    assert time.monotonic() - begun < 10.0
+    assert "hf download someone/small --local-dir FOLDER" in str(caught.value.hint)
 
 
 def test_conditions_are_left_out_as_with_an_encoder_of_ones_own(tmp_path):
