@@ -12,6 +12,7 @@ encoder. States of each caption are computed once and remembered, for as many ca
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -52,7 +53,7 @@ class FrozenTextEncoder(nn.Module):
     def __init__(self, name: str, spec: DataSpec, dim: int) -> None:
         super().__init__()
         self._name, self._spec = name, spec
-        self._tokenizer, encoder = _loaded(name)
+        self._tokenizer, encoder = _loaded(name, spec.vocabulary[1:])
         self._frozen = [encoder]
         """Outside of the modules: published weights are no part of the model's own."""
         self._remembered: dict[str, Tensor] = {}
@@ -111,18 +112,20 @@ class FrozenTextEncoder(nn.Module):
         return self.project(self.norm(filled)) * shown, shown
 
 
-def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]:
-    """Tokenizer and encoder, in evaluation mode and without gradients; what is on this machine needs no network."""
+def _loaded(
+    name: str, words: Sequence[str]
+) -> tuple[transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel]:
+    """Tokenizer, which knows words, and encoder in evaluation mode, without gradients; what is here asks no network."""
     check_text_encoder(name)
     hint = f"give {WANTED}"
     try:
         try:
-            config, tokenizer, encoder = _read(name, local_files_only=True)
+            config, tokenizer, encoder = _read(name, words, local_files_only=True)
         except _UNREADABLE:
             if not can_be_fetched(name):
                 hint = hint if Path(name).is_dir() else by_hand(name)
                 raise
-            config, tokenizer, encoder = _read(name, local_files_only=False)
+            config, tokenizer, encoder = _read(name, words, local_files_only=False)
     except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"text encoder `{name}`: cannot be loaded: {reason}", hint=hint) from error
@@ -133,9 +136,12 @@ def _loaded(name: str) -> tuple[transformers.PreTrainedTokenizerBase, transforme
     return tokenizer, encoder.float().eval().requires_grad_(False)
 
 
-def _read(name: str, *, local_files_only: bool) -> _Loaded:
+def _read(name: str, words: Sequence[str], *, local_files_only: bool) -> _Loaded:
     config = transformers.AutoConfig.from_pretrained(name, local_files_only=local_files_only)
     tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    if len(words) > 1 and len({tuple(tokenizer(word)["input_ids"]) for word in words}) == 1:
+        # `transformers` makes an empty tokenizer where its files are missing
+        raise ValueError("its tokenizer tells no two words of the captions apart; are the tokenizer's files there?")
     return config, tokenizer, _kind_of(config).from_pretrained(name, local_files_only=local_files_only)
 
 

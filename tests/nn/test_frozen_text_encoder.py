@@ -144,6 +144,17 @@ def test_what_is_no_encoder_says_what_is_wanted(tmp_path):
         assert "config.json" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_an_encoder_without_its_tokenizer_is_refused(kind, tmp_path):
+    """`transformers` puts an empty one in its place, to which all words are the same."""
+    _saved(tmp_path, kind)
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(DataError, match="no two words of the captions apart") as caught:
+        FrozenTextEncoder(str(tmp_path), DATA.spec, 8)
+    assert "the tokenizer's files" in str(caught.value.hint)
+
+
 def test_an_encoder_in_the_cache_needs_no_network(tmp_path, monkeypatch):
     """The hub keeps files as `models--OWNER--NAME/snapshots/REVISION`."""
     from huggingface_hub import constants
