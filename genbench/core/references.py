@@ -65,15 +65,29 @@ def check_judge(features: Registry[object], ref: Ref) -> None:
         SettingError: it embeds no captions, or as in `check_reference`.
     """
     path = features.path(ref.name)
-    if path is None and ref.name not in features.names():
-        judges = judges_of_captions(features.names(), features.files())
-        raise UnknownName(f"unknown judge of captions `{ref.name}`", hint=nearest(ref.name, judges))
-    if path is not None and not _embeds_captions(path, ref.name):
-        judges = judges_of_captions(features.names(), features.files())
-        raise SettingError(
-            f"`{ref.name}` embeds no captions", hint=f"take {' or '.join(f'`{name}`' for name in judges)}"
-        )
+    if path is None or not _embeds_captions(path, ref.name):  # plug-ins take time to look for
+        check_judges_name(features.names(), features.files(), ref)
     check_reference(features, ref)
+
+
+def check_judges_name(names: Sequence[str], files: Mapping[str, Path], ref: Ref) -> None:
+    """Refuse a judge of captions by its name alone; of plug-ins nothing else is known.
+
+    Args:
+        names: of extractors.
+        files: of the built-in ones.
+        ref: of the judge.
+
+    Raises:
+        UnknownName: no extractor has the name; the hint names judges of captions.
+        SettingError: it embeds no captions.
+    """
+    judges = judges_of_captions(names, files)
+    if ref.name in judges:
+        return
+    if ref.name not in names:
+        raise UnknownName(f"unknown judge of captions `{ref.name}`", hint=nearest(ref.name, judges))
+    raise SettingError(f"`{ref.name}` embeds no captions", hint=f"take {' or '.join(f'`{name}`' for name in judges)}")
 
 
 def judges_of_captions(names: Sequence[str], files: Mapping[str, Path]) -> list[str]:

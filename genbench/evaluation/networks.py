@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 
-from genbench.core.errors import DataError, GenbenchError, SettingError, UnknownName, nearest
+from genbench.core.errors import DataError, GenbenchError, SettingError
 from genbench.core.features import FEATURES, FeatureExtractor, PerceptualDistance, TextEncoder, build_features
-from genbench.core.references import judges_of_captions
+from genbench.core.references import check_judges_name
 from genbench.core.spec import Cell, Ref, parse_ref
 
 Role = Literal["features", "perceptual", "captions"]
@@ -38,14 +38,14 @@ def chosen_roles(features: Ref, *, perceptual: str | Ref | None, text_encoder: s
 
     Raises:
         UnknownName: nobody registered such an extractor, whether or not a metric will need it.
+        SettingError: the one for captions embeds none.
     """
     given: dict[Role, str | Ref | None] = {"perceptual": perceptual, "captions": text_encoder}
     named = {role: ref if isinstance(ref, Ref) else parse_ref(ref) for role, ref in given.items() if ref is not None}
     for role, ref in named.items():
-        if ref.name not in FEATURES.names():
-            if role == "captions":
-                judges = judges_of_captions(FEATURES.names(), FEATURES.files())
-                raise UnknownName(f"unknown judge of captions `{ref.name}`", hint=nearest(ref.name, judges))
+        if role == "captions":
+            check_judges_name(FEATURES.names(), FEATURES.files(), ref)
+        elif ref.name not in FEATURES.names():
             FEATURES.get(ref.name)  # says what is near
     roles = Roles(features=features, named=frozenset({"features", *named}))
     return dataclasses.replace(

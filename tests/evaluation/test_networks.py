@@ -37,6 +37,9 @@ def test_only_judges_of_captions_are_offered_in_their_place():
     with pytest.raises(UnknownName, match="unknown judge of captions `nosuch`") as caught:
         chosen_roles(SHAPES, perceptual=None, text_encoder="nosuch")
     assert caught.value.hint == "known names: clip, shapes_clip"
+    with pytest.raises(SettingError, match="`lpips` embeds no captions") as caught:  # before its weights are looked for
+        chosen_roles(SHAPES, perceptual=None, text_encoder="lpips")
+    assert caught.value.hint == "take `clip` or `shapes_clip`"
     judges = judges_of_captions(FEATURES.names(), FEATURES.files())
     assert judges == [name for name in FEATURES.names() if issubclass(FEATURES.get(name), TextEncoder)]
 
@@ -67,7 +70,8 @@ def test_missing_weights_are_a_reason_whoever_named_the_network():
 
 
 def test_a_network_in_a_role_that_it_cannot_play_is_an_error():
-    networks = Networks(chosen_roles(SHAPES, perceptual="shapes_net", text_encoder="shapes_net"))
+    named = frozenset({"perceptual", "captions"})
+    networks = Networks(Roles(features=SHAPES, perceptual=SHAPES, captions=SHAPES, named=named))
     with pytest.raises(SettingError, match="embeds no captions"):
         networks.why_no_text_encoder()
     with pytest.raises(SettingError, match="gives no perceptual distances"):
