@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from genbench.core.errors import StoreError
     from genbench.core.files import write_atomically
 
+    if options.columns is not None:
+        _check_columns(options.columns, options.runs)
     records, speeds = records_of(options.runs), speeds_of(options.runs)
     if not records:
         raise StoreError(f"no finished cells in {', '.join(map(str, options.runs))}", hint="`genbench run` makes them")
@@ -67,6 +70,29 @@ def _names(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError("no name; write --columns fd_shapes_net,bits_per_dim")
     return names
+
+
+def _check_columns(columns: Sequence[str], runs: Sequence[Path]) -> None:
+    """Refuse names of columns with spaces between them, be they one word or read as runs.
+
+    Raises:
+        SettingError: a name has a space in it.
+        StoreError: there is no run of a name that may be meant for a column.
+    """
+    from genbench.core.errors import SettingError, StoreError
+
+    commas = "commas and no spaces separate columns"
+    for name in columns:
+        if len(name.split()) > 1:
+            names = ",".join(part for column in columns for part in column.split())
+            raise SettingError(f"`{name}` is no name of a column", hint=f"{commas}: `--columns {shlex.quote(names)}`")
+    apart = [str(run).strip(",") for run in runs if run.name == str(run) and not run.exists()]
+    if apart:
+        names = shlex.quote(",".join([*columns, *apart]))
+        raise StoreError(
+            f"{apart[0]}: no run here",
+            hint=f"`genbench list runs` shows the runs below; if it is a column, {commas}: `--columns {names}`",
+        )
 
 
 def records_of(runs: Sequence[Path]) -> list[Record]:

@@ -9,6 +9,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "run": "train, sample, time and score the cells of a suite",
@@ -77,16 +78,28 @@ def _options(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.
     if left:
         from genbench.core.errors import SettingError
 
-        for option in (option for option in _WITH_COMMAS if option in words):
-            after = itertools.takewhile(lambda word: not word.startswith("-"), words[words.index(option) + 1 :])
-            names = [name.strip(",") for name in after]
-            if len(names) > 1 and names[-1] in [word.strip(",") for word in left]:
-                raise SettingError(
-                    f"unrecognized arguments: {' '.join(left)}",
-                    hint=f"commas and no spaces separate the names: `{option} {shlex.quote(','.join(names))}`",
-                )
+        apart = _apart(words, left)
+        if apart is not None:
+            raise SettingError(
+                f"unrecognized arguments: {' '.join(left)}", hint=f"commas and no spaces separate the names: `{apart}`"
+            )
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     return options
+
+
+def _apart(words: Sequence[str], left: Sequence[str]) -> str | None:
+    """An option with commas between its names, where spaces stand and a word behind them was left over."""
+    spelt = list(itertools.chain.from_iterable(word.split("=", 1) if _given(word) else [word] for word in words))
+    for option in (option for option in _WITH_COMMAS if option in spelt):
+        after = list(itertools.takewhile(lambda word: not word.startswith("-"), spelt[spelt.index(option) + 1 :]))
+        names = [name for word in after if not Path(word).exists() and (name := word.strip(","))]
+        if len(names) > 1 and set(after) & set(left):
+            return f"{option} {shlex.quote(','.join(names))}"
+    return None
+
+
+def _given(word: str) -> bool:
+    return word.partition("=")[0] in _WITH_COMMAS
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
