@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from genbench.cli.kept_weights import rebuilt_of
 from genbench.core.errors import SettingError, StoreError, nearest
+from genbench.core.references import condition_of
+from genbench.core.registry import Registry
 from genbench.core.spec import parse_ref
 
 if TYPE_CHECKING:
     from genbench.core.record import Record
+    from genbench.core.spec import Cell
     from genbench.store import RunFolder
 
 PROMPTS_FILE = "prompts.csv"
@@ -134,4 +137,18 @@ def _controls(folder: RunFolder) -> set[str]:
 
 
 def _others(folder: RunFolder) -> str:
-    return f"rows: {'; '.join(_rows(folder)) or 'none is finished'}"
+    """The rows that may draw for prompts, as a hint."""
+    rows = _rows(folder)
+    if not rows:
+        return "rows: none is finished"
+    told = [label for label, record in rows.items() if _may_be_told(record.cell)]
+    if not told:
+        return "no row is told in words what to draw; `genbench run --suite text_to_image` makes such a run"
+    return f"rows: {'; '.join(told)}"
+
+
+def _may_be_told(cell: Cell) -> bool:
+    """Whether a model is told in words what to draw, as its source says; of a plug-in or a file it is not known."""
+    path = Registry[object]("model", "models").path(cell.subject.name)
+    preset = cell.subject.preset or cell.protocol.preset
+    return path is None or condition_of(path, cell.subject, preset=preset) == "text"

@@ -205,6 +205,20 @@ def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[obj
         )
 
 
+def condition_of(path: Path, ref: Ref, *, preset: str) -> str:
+    """What a built-in model is told, read off its source: `class`, `text`, or something else where it is told nothing.
+
+    Args:
+        path: of the model's file.
+        ref: name and settings of the model, which fit.
+        preset: that the settings change.
+    """
+    needed = str(class_value(registered_class(path, ref.name), "needs"))
+    if needed in _CONDITIONS:
+        return needed
+    return str(ref.config.get("condition") or value_with(path, ref.name, preset, "condition")).strip("'")
+
+
 def check_data_are_there(datasets: Registry[object], dataset: Ref) -> None:
     """Refuse a built-in dataset whose files nobody has put where they are read.
 

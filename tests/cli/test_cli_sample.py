@@ -135,6 +135,24 @@ def test_what_cannot_be_drawn_is_refused_in_words(run, tmp_path, capsys, lines, 
     assert not (tmp_path / "out").exists()
 
 
+def test_only_rows_that_draw_for_words_are_offered(run, tmp_path, capsys):
+    assert _sample(run, tmp_path, "out", "--row", "real") == 2
+    hint = capsys.readouterr().err.partition("hint: ")[2]
+    assert hint == "rows: ddpm[condition=text,num_steps=3]; ddpm[condition=text,num_steps=3,guidance=3.0]\n"
+
+
+def test_a_run_without_such_rows_says_what_makes_them(tmp_path, capsys):
+    folder = RunFolder.create(tmp_path / "untold")
+    cells = [_cell("ddpm"), _cell("real", role="control").model_copy(update={"sampling": {}})]
+    folder.write_plan(StoredPlan(genbench_version="1", suite="tiny", tier="smoke", created="2026", cells=tuple(cells)))
+    for cell in cells:
+        folder.write_record(Record(key=cell.key, cell=cell, status="ok", started="2026", ended="2026"))
+    assert _sample(folder.path, tmp_path, "out", "--row", "real") == 2
+    assert capsys.readouterr().err.endswith(
+        "hint: no row is told in words what to draw; `genbench run --suite text_to_image` makes such a run\n"
+    )
+
+
 def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.png").write_bytes(b"1")
