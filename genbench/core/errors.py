@@ -59,7 +59,10 @@ class SampleError(GenbenchError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the nearest valid names, or lists them all when none is near."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-    if near:
-        return "did you mean " + " or ".join(f"`{choice}`" for choice in near) + "?"
-    return "known names: " + (", ".join(choices) if choices else "none")
+    return meant(name, choices) or "known names: " + (", ".join(choices) if choices else "none")
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest valid names, None when none is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(f"`{choice}`" for choice in near) + "?" if near else None

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from genbench.core.errors import SettingError, nearest
+from genbench.core.errors import SettingError, meant, nearest
 from genbench.core.ranges import Range
 from genbench.core.spec import Scalar
 
@@ -114,7 +114,9 @@ def checked_value(value: Scalar | None, kinds: Iterable[Kind], *, owner: str, ke
         if found is not None:
             return found
     expected = " or ".join(kind.words for kind in kinds if kind.plain is not type(None))
-    raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {expected}")
+    choices = [choice for kind in kinds for choice in kind.choices if isinstance(choice, str)]
+    hint = meant(value, choices) if isinstance(value, str) else None
+    raise SettingError(f"`{owner}` setting `{key}` is {value!r}, expected {expected}", hint=hint)
 
 
 def _as_kind(value: Scalar | None, kind: Kind) -> Scalar | ROW | None:

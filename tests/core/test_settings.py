@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from genbench.core.errors import SettingError
-from genbench.core.settings import with_settings
+from genbench.core.settings import Kind, checked_value, with_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,17 @@ def test_an_unknown_key_names_the_nearest():
     with pytest.raises(SettingError, match="`x` has no setting `widht`") as caught:
         with_settings(Config(), {"widht": 8}, owner="x")
     assert "`width`" in caught.value.hint
+
+
+def test_a_choice_that_is_nearly_spelt_names_the_nearest_and_others_are_only_listed():
+    kinds = (Kind(plain=type(None)), Kind(choices=("ddpm", "ddim", "heun")))
+    with pytest.raises(SettingError, match="expected one of 'ddpm', 'ddim', 'heun'") as caught:
+        checked_value("huen", kinds, owner="x", key="sampler")
+    assert caught.value.hint == "did you mean `heun`?"
+    for given in ("euler_maruyama", 3, True):
+        with pytest.raises(SettingError, match="expected one of") as caught:
+            checked_value(given, kinds, owner="x", key="sampler")
+        assert caught.value.hint is None
 
 
 @pytest.mark.parametrize(
