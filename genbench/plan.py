@@ -342,8 +342,8 @@ def _mapping(node: yaml.MappingNode, path: Path, *, depth: int) -> dict[str, obj
 
 
 def _explained(error: ValidationError, node: yaml.Node | None, path: Path) -> SuiteError:
-    """The first complaint of the validator, with its line and a hint."""
-    first = error.errors()[0]
+    """The first complaint of the validator, with its line and a hint; a key that is unknown goes before one missed."""
+    first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if isinstance(part, int) or part not in {"function-before", "Ref"}]
     line, found = _locate(node, where)
     dotted = ".".join(str(part) for part in where)

@@ -239,7 +239,8 @@ def test_a_paradigm_selects_all_its_models():
 def test_an_unknown_key_is_refused_with_its_line_and_the_nearest(tmp_path, tiny_suite):
     error = _refused(tmp_path, tiny_suite.read_text().replace("num_samples: 64", "num_sample: 64"))
     line = 1 + tiny_suite.read_text().splitlines().index("    num_samples: 64")
-    assert f"bad.yaml:{line}: " in error.message or "num_samples" in error.message
+    assert f"bad.yaml:{line}: `tiers.smoke.num_sample`" in error.message
+    assert "`num_samples`" in error.hint
     error = _refused(tmp_path, tiny_suite.read_text() + "modells: [vae]\n")
     assert "modells" in error.message
     assert "`models`" in error.hint
