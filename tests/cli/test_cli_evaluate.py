@@ -133,11 +133,11 @@ def test_json_on_stdout_is_json_and_nothing_else(folder, capsys, tmp_path):
     ("words", "message"),
     [
         (["--nearest", "near", "--num-nearest", "0"], "list at least 1"),
-        (["--text-encoder", "clpi"], "unknown feature extractor `clpi`"),
+        (["--text-encoder", "clpi"], "unknown judge of captions `clpi`\n\nhint: did you mean `clip`?"),
         (["--metrics", "clip_score", "--text-encoder", "clip[model=none_such]"], "open_clip has no model"),
         (["--metrics", "clip_score", "--text-encoder", "shapes_net"], "embeds no captions"),
         (["--metrics", "lpips_diversity", "--perceptual", "shapes_net"], "gives no perceptual distances"),
-        (["--captions", "nothing.json"], "nothing.json: no captions"),
+        (["--captions", "nothing.json"], "nothing.json: there is no such file\n\nhint: check the path"),
         (["--metrics", ""], "no metric was named"),
         (["--metrics", " , "], "no metric was named"),
     ],
