@@ -19,7 +19,7 @@ NUM_SHOWN = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptScores:
-    """A score for each sample, in the order of the samples; their mean is the CLIP score in its scaling `cosine`."""
+    """A score for each sample, in the order of their files; their mean is the CLIP score in its scaling `cosine`."""
 
     names: tuple[str, ...]
     """What the samples are called."""
@@ -54,17 +54,18 @@ def prompt_scores(pictures: Pictures, prompts: list[str], evidence: CaptionEvide
             f"scores of prompts set pictures against each other and need at least 2, found {len(prompts)}",
             hint="add prompts, or draw more for each: `genbench sample ... --per-prompt 2`",
         )
-    cosines = caption_cosines(evidence.images, evidence.texts)
+    files = np.argsort(pictures.file_order())  # splits may have taken them apart
+    cosines, names = caption_cosines(evidence.images, evidence.texts)[files], pictures.names()
     order = np.argsort(cosines, kind="stable")
     shown = min(NUM_SHOWN, len(order) // 2)
     worst, best = order[:shown], order[::-1][:shown]
     return PromptScores(
-        names=tuple(pictures.names()),
-        prompts=tuple(prompts),
+        names=tuple(names[place] for place in files),
+        prompts=tuple(prompts[place] for place in files),
         cosines=cosines,
         protocol={**evidence.protocol, "extractor": evidence.extractor},
         worst=tuple(worst.tolist()),
         best=tuple(best.tolist()),
-        worst_images=pictures.at(worst),
-        best_images=pictures.at(best),
+        worst_images=pictures.at(files[worst]),
+        best_images=pictures.at(files[best]),
     )

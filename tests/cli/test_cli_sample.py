@@ -239,6 +239,24 @@ def test_what_was_sampled_is_evaluated_prompt_by_prompt(run, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_scores_of_prompts_stand_in_the_order_of_the_files(tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    names = [f"{stem}{place}.png" for stem in ("00", "sq", "zz") for place in range(20)]
+    examples = build_dataset(DATA).load("test", range(len(names)))
+    for name, picture in zip(names, examples.x, strict=True):
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / name)
+    captions = [build_dataset(DATA).spec.caption(tokens) for tokens in examples.text]
+    table = "".join(f"{name},{words}\n" for name, words in zip(names, captions, strict=True))
+    (folder / "prompts.csv").write_text(f"file_name,prompt\n{table}")
+    assert _evaluate(folder, tmp_path, "--prompt-scores", str(tmp_path / "each.csv")) == 0
+    with (tmp_path / "each.csv").open() as file:
+        rows = [(row["file_name"], row["prompt"]) for row in csv.DictReader(file)]
+    assert rows == sorted(zip(names, captions, strict=True))
+    assert len({words for _, words in rows}) > 20
+    capsys.readouterr()
+
+
 def test_prompts_cannot_be_scored_where_there_are_none(tmp_path, capsys):
     folder = tmp_path / "bare"
     folder.mkdir()
