@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import collections
 import shutil
 import subprocess
 import sys
@@ -121,3 +122,8 @@ def test_every_number_that_a_model_can_be_set_to_has_a_range(path):
     for field in settings:
         free = {"int", "float"} & set(ast.unparse(field.annotation).split(" | "))
         assert not free, f"{path.name}:{field.lineno} `{ast.unparse(field.target)}`: say its range, see core/ranges.py"
+
+
+def test_no_two_files_of_tests_share_a_name():
+    names = collections.Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []  # pytest imports them by their names
