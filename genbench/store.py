@@ -30,6 +30,8 @@ from genbench.core.spec import Cell
 
 PLAN_SCHEMA = "genbench.plan/1"
 SPEEDS_FILE = "speeds.json"
+_WRITTEN = ("plan.json", "events.jsonl", "cells", SPEEDS_FILE, "rounds")
+"""All that a run writes, the plan first: without it a folder is none of a run, whatever has this name."""
 _OF_TRAINING = {name.partition("/")[0] for name in (TRAINING, WEIGHTS, LOSSES)}
 
 
@@ -62,10 +64,18 @@ class RunFolder:
         """Make the folder, or open it, and prove that it can be written.
 
         Raises:
-            StoreError: it is a file, or cannot be written.
+            StoreError: it is a file, holds other things than a run, or cannot be written.
         """
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path}: is a file, expected a folder", hint="choose another with `--out`")
+        if path.exists() and not (path / "plan.json").is_file():
+            others = sorted(one.name for one in path.iterdir() if one.name[0] != "." and one.name not in _WRITTEN)
+            if others:
+                raise StoreError(
+                    f"{path}: holds no run, but {', '.join(f'`{name}`' for name in others[:3])}"
+                    + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
+                    hint="choose a new or an empty folder with `--out`",
+                )
         folder = cls(path)
         write_atomically(path / ".writable", b"")
         (path / ".writable").unlink()
@@ -81,6 +91,17 @@ class RunFolder:
         if not (path / "plan.json").is_file():
             raise StoreError(f"{path}: no run here (no plan.json)", hint="`genbench list runs` shows the runs below")
         return cls(path)
+
+    def remove(self) -> None:
+        """Remove all that runs wrote here, and the folder if nothing else is in it."""
+        for name in _WRITTEN:
+            part = self.path / name
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def plan(self) -> StoredPlan | None:
         """The stored plan, None in a new folder.

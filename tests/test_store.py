@@ -68,6 +68,19 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
         RunFolder.create(tmp_path / "file")
 
 
+def test_a_run_is_removed_and_nothing_else(tmp_path, cells):
+    for name, beside in (("alone", ()), ("shared", ("notes.txt",))):
+        folder = RunFolder.create(tmp_path / name)
+        folder.write_plan(merged(None, cells, version="1"))
+        folder.write_record(_record(cells[0]))
+        folder.note("run begins")
+        for other in beside:
+            (folder.path / other).write_text("precious")
+        folder.remove()
+        assert [path.name for path in tmp_path.glob(f"{name}/*")] == list(beside)
+        assert folder.path.exists() == bool(beside)
+
+
 def test_a_folder_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--out", type=Path, metavar="dir", help="where to write (default: runs/SUITE-TIER)")
     again = where.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with what is finished there (the default)")
-    again.add_argument("--fresh", action="store_true", help="remove the run folder first")
+    again.add_argument("--fresh", action="store_true", help="remove the run that is there first, and nothing else")
     how = parser.add_argument_group("execution")
     how.add_argument("--executor", choices=["local"], default="local", help="where cells run (default: local)")
     how.add_argument(
@@ -111,8 +110,9 @@ def mend(record: Record, folder: Path) -> str:
 
 
 def _remove_run(path: Path) -> None:
-    """Remove a run folder, and nothing that is not one."""
+    """Remove a run, and nothing that no run wrote."""
     from genbench.core.errors import StoreError
+    from genbench.store import RunFolder
 
     if not path.exists():
         return
@@ -120,4 +120,4 @@ def _remove_run(path: Path) -> None:
         raise StoreError(
             f"{path}: not a run folder, so `--fresh` does not remove it", hint="choose another with `--out`"
         )
-    shutil.rmtree(path)
+    RunFolder(path).remove()

@@ -263,6 +263,16 @@ def test_fresh_refuses_to_remove_what_is_no_run(capsys, tmp_path):
     assert (tmp_path / "precious.txt").read_text() == "x"
 
 
+def test_a_folder_with_other_things_becomes_no_run(capsys, tmp_path):
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt", ".hidden"):
+        (tmp_path / name).write_text("x")
+    assert main(["run", "--suite", "images_smoke", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "holds no run, but `a.txt`, `b.txt`, `c.txt` and 1 more" in said
+    assert "a new or an empty folder" in said
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 def test_an_output_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert main(["run", "--suite", "images_smoke", "--out", str(tmp_path / "file" / "run")]) == 2
