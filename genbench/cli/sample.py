@@ -114,8 +114,7 @@ def _row(folder: RunFolder, name: str | None) -> Record:
 
 def _is_meant(name: str, label: str) -> bool:
     """Whether a row is of the model that is named, and has the settings that are given, whatever else it has."""
-    asked, row = parse_ref(name), parse_ref(label.partition(" seed ")[0])
-    return asked.name == row.name and asked.config.items() <= row.config.items()
+    return parse_ref(name).may_mean(parse_ref(label.partition(" seed ")[0]))
 
 
 def _rows(folder: RunFolder) -> dict[str, Record]:

@@ -42,6 +42,16 @@ class Ref(Spec):
         parts = [f"{key}={_show(value)}" for key, value in {**preset, **self.config}.items()]
         return f"{head}[{','.join(parts)}]" if parts else head
 
+    def may_mean(self, row: Ref) -> bool:
+        """Whether this is a short name of a row: of the same thing, with no setting that the row has not.
+
+        Args:
+            row: with all its settings.
+        """
+        short = {"argument": self.argument, "preset": self.preset}
+        agree = all(value in {None, getattr(row, key)} for key, value in short.items())
+        return self.name == row.name and agree and self.config.items() <= row.config.items()
+
 
 def parse_ref(text: str) -> Ref:
     """Read `name`, `name[key=value,...]` or `name:argument[key=value,...]`.

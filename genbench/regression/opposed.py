@@ -28,9 +28,15 @@ def opposed(base: Sequence[Entry], head: Sequence[Entry], *, first: str, second:
 
     A model stands in its table with a budget of its own; both take that of the first here, and a remark says so.
 
+    Args:
+        base: entries of one side.
+        head: of the other.
+        first: name of a row, or what tells it from the others.
+        second: the same of `head`.
+
     Raises:
         UnknownName: a side has no such row.
-        SettingError: a text that is no reference, or one row twice.
+        SettingError: a text that is no reference or may mean several rows, or one row twice.
     """
     old, new = _rows_of(base, first, "the first"), _rows_of(head, second, "the second")
     if old == new:
@@ -51,13 +57,26 @@ def measured_on_both(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[s
 
 
 def _rows_of(entries: Sequence[Entry], text: str, side: str) -> list[Entry]:
-    wanted = _identity(parse_ref(text))
-    found = [entry for entry in entries if _identity(parse_ref(entry.cell.label)) == wanted]
-    eager = [entry for entry in found if entry.variant == "eager"]
-    if not eager:
-        known = ", ".join(f"`{label}`" for label in dict.fromkeys(entry.cell.label for entry in entries))
-        raise UnknownName(f"{side} has no row `{text}`", hint=f"it has {known or 'none'}")
-    return eager
+    eager = [(parse_ref(entry.cell.label), entry) for entry in entries if entry.variant == "eager"]
+    meant = _identity(_row_meant([row for row, _ in eager], text, side))
+    return [entry for row, entry in eager if _identity(row) == meant]
+
+
+def _row_meant(rows: Iterable[Ref], text: str, side: str) -> Ref:
+    """The row that a text spells, in any order of settings, or else the only one that it may mean."""
+    wanted, known = parse_ref(text), {_identity(row): row for row in rows}
+    meant = [row for name, row in known.items() if name == _identity(wanted)]
+    meant = meant or [row for row in known.values() if wanted.may_mean(row)]
+    if not meant:
+        raise UnknownName(f"{side} has no row `{text}`", hint=f"it has {_listed(known.values()) or 'none'}")
+    if len(meant) > 1:
+        hint = f"say more of one: {_listed(meant)}"
+        raise SettingError(f"`{text}` may be any of {len(meant)} rows of {side}", hint=hint)
+    return meant[0]
+
+
+def _listed(rows: Iterable[Ref]) -> str:
+    return ", ".join(f"`{row.label}`" for row in rows)
 
 
 def _identity(ref: Ref) -> tuple[str, str | None, str | None, tuple[tuple[str, Scalar], ...]]:

@@ -110,6 +110,18 @@ def test_two_rows_of_one_run_are_set_against_each_other(tmp_path, capsys, monkey
     assert "1 improved" in capsys.readouterr().out
 
 
+def test_rows_are_named_by_what_tells_them_apart(tmp_path, capsys):
+    labels = ("fsq[levels=8x6x5,width=4]", "fsq[levels=8x8,width=4]", "maskgit[num_halvings=1]")
+    run = run_folder(tmp_path / "run", dict(zip(labels, map(score, (60.0, 70.0, 60.0)), strict=True)))
+    assert run_comparison(run, run, models=("maskgit", "fsq[levels=8x8]")) == 1
+    assert "60.0 70.0 +10.0" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SettingError, match="`fsq` may be any of 2 rows of the second") as error:
+        run_comparison(run, run, models=("maskgit", "fsq"))
+    assert error.value.hint == f"say more of one: `{labels[0]}`, `{labels[1]}`"
+    with pytest.raises(UnknownName, match="the first has no row"):
+        run_comparison(run, run, models=("fsq[levels=8x8,width=5]", "maskgit"))
+
+
 def test_what_one_of_two_opposed_rows_has_alone_is_told_and_is_no_regression(tmp_path, capsys):
     first = run_folder(tmp_path / "first", {"vqvae": score(60.0)})
     second = run_folder(tmp_path / "second", {"vae": score(60.0, name="psnr")}, samples_seen=50)
