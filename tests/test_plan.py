@@ -195,6 +195,8 @@ def test_a_condition_that_the_data_do_not_have_is_refused_before_anything_runs(d
     [
         ("toy2d", ("vae", "edm"), "`vae` cannot model vectors, which dataset `toy2d` holds", "`-m edm`"),
         ("tones[length=512]", ("vae", "vqvae"), "`vae`, `vqvae` cannot model waveforms, which dataset", " wavenet"),
+        ("shapes", ("captioner",), "`captioner` cannot model images", "`--dataset` (`captioned_shapes`), or"),
+        ("tones", ("vae",), "`vae` cannot model waveforms", "(`digits` or `patches` or `shapes`), or"),
         ("shapes", ("@ebm", "wavenet"), None, None),
         ("tabular", ("wavenet", "ddpm[num_steps=5]", "made"), "`wavenet`, `ddpm[num_steps=5]`, `made` cannot", "glow"),
     ],

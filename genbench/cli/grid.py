@@ -123,7 +123,7 @@ def _samples(folder: RunFolder, columns: int) -> Image.Image:
         elif samples is not None:
             rows[_name(record)] = samples
     if not rows:
-        hint = "`genbench run` draws them; runs on points in the plane have `--kind densities`"
+        hint = "`genbench run` draws them; points in the plane have `--kind densities`, texts `--kind texts`"
         raise StoreError(f"{folder.path}: no pictures in this run", hint=hint)
     return comparison_grid(rows, columns=columns)
 

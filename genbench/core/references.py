@@ -149,7 +149,7 @@ def check_kinds(models: Registry[object], subjects: Sequence[Ref], datasets: Reg
         dataset: to train on.
 
     Raises:
-        SettingError: the hint names models that fit.
+        SettingError: the hint names data and models that fit.
     """
     file = datasets.path(dataset.name)
     kind = None if file is None else kind_of_data(file, dataset.name)
@@ -160,12 +160,25 @@ def check_kinds(models: Registry[object], subjects: Sequence[Ref], datasets: Reg
     wrong = [label for label, fits in known.items() if not fits]
     if not wrong:
         return
+    taken = next(kinds_taken(files[ref.name], ref.name) for ref in subjects if ref.label == wrong[0])
+    data = " or ".join(f"`{name}`" for name in _embedded(datasets, taken))
     fitting = [label for label, fits in known.items() if fits]
     others = fitting or [name for name, path in files.items() if _takes(kind, path, name)]
     raise SettingError(
         f"{', '.join(f'`{label}`' for label in wrong)} cannot model {kind}s, which dataset `{dataset.label}` holds",
-        hint=f"take other data with `--dataset`, or only models of {kind}s: `-m {shlex.join(others)}`",
+        hint=f"take other data with `--dataset` ({data}), or only models of {kind}s: `-m {shlex.join(others)}`",
     )
+
+
+def _embedded(datasets: Registry[object], kinds: Sequence[str]) -> list[str]:
+    """Built-in datasets of the first of some kinds that need no files."""
+    found = [name for name, path in datasets.files().items() if kind_of_data(path, name) == kinds[0]]
+    nodes = {name: lineage(datasets.files()[name], name) for name in found}
+    return [name for name in found if not any(_reads_files(node) for node in nodes[name])]
+
+
+def _reads_files(node: ast.ClassDef) -> bool:
+    return bool(class_value(node, "folders") or class_value(node, "takes_argument"))
 
 
 def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[object], dataset: Ref) -> None:
