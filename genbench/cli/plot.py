@@ -53,7 +53,7 @@ def _tables(options: argparse.Namespace, output: Path) -> int:
     from genbench.core.files import write_atomically
     from genbench.report.leaderboard import leaderboard
     from genbench.report.shots import shots_picture
-    from genbench.report.tradeoff import picture
+    from genbench.report.tradeoff import left_out, picture
 
     records = records_of(options.runs)
     if not records:
@@ -68,6 +68,9 @@ def _tables(options: argparse.Namespace, output: Path) -> int:
             else picture(board, x=x, y=options.y or board.sort, kind=kind)
         )
         write_atomically(path, drawn)
+        if options.kind == "tradeoff":
+            for label, why in left_out(board, x=x, y=options.y or board.sort).items():
+                sys.stderr.write(f"left out `{label}`: {why}\n")
         sys.stdout.write(f"{path}: {board.title}{''.join(f', {why}' for why in board.split)}\n")
     return 0
 

@@ -1,13 +1,14 @@
 """A score against a cost, as a picture: every row a point, samplers of one model a line, and who is beaten by nobody.
 
 A row stands on the front when no other is at least as good in both numbers and better in one. Rows whose labels differ
-in the settings of `swept` alone are joined, in the order of the cost.
+in the settings of `swept` alone are joined, in the order of the cost; where guidance differs, its scale stands beside
+each point. Lines are named by what tells them from other lines of the same model: a table has the whole labels.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ from genbench.report._table import Column, Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import ColorType
 
 SWEPT = ("num_steps", "guidance")
 """Settings whose values make points of one line."""
@@ -24,6 +26,10 @@ WIDE = 8.0
 """Ratio of the largest to the smallest number from which an axis is logarithmic."""
 _FRONT = "0.6"
 _SIZE = (7.0, 4.6)
+_LONG_NAME = 32
+"""Letters of a line's name from which on all names stand below the axes, which beside them would have no room."""
+_LINE_OF_NAMES = 0.18
+"""Inches that a name there takes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ def points(board: Leaderboard, *, x: str, y: str) -> list[Point]:
     return found
 
 
+def left_out(board: Leaderboard, *, x: str, y: str) -> dict[str, str]:
+    """Labels of the models that `points` lacks, and which number each does not have.
+
+    Raises:
+        SettingError: as `points`.
+    """
+    columns = (_index(board, x), _index(board, y))
+    rows = [row for row in board.rows if row.role == "model"]
+    missed = {row.label: [board.columns[i].header for i in columns if row.cells[i].number is None] for row in rows}
+    return {label: f"no {' and no '.join(headers)}" for label, headers in missed.items() if headers}
+
+
 def front(found: Sequence[Point], *, lower_x: bool, lower_y: bool) -> list[Point]:
     """Points that no other beats, from the smallest x on."""
     sign_x, sign_y = (1.0 if lower else -1.0 for lower in (lower_x, lower_y))
@@ -74,11 +92,39 @@ def series(found: Sequence[Point], *, swept: Sequence[str] = SWEPT) -> dict[str,
 
 def without(label: str, settings: Sequence[str]) -> str:
     """A label such as `ddpm[sampler=ddim,num_steps=25]` without some of its settings."""
+    name, parts = _parts(label)
+    return _label(name, [part for part in parts if part.partition("=")[0] not in settings])
+
+
+def short_names(labels: Sequence[str]) -> dict[str, str]:
+    """Labels without the settings that all labels of the same model share.
+
+    Example:
+        >>> short_names(["ddpm[lr=1,eta=0]", "ddpm[lr=1,eta=1]", "vae[lr=1]"]).values()
+        dict_values(['ddpm[eta=0]', 'ddpm[eta=1]', 'vae'])
+    """
+    taken = {label: _parts(label) for label in labels}
+    shared: dict[str, set[str]] = {}
+    for name, parts in taken.values():
+        shared[name] = shared.get(name, set(parts)) & set(parts)
+    return {
+        label: _label(name, [part for part in parts if part not in shared[name]])
+        for label, (name, parts) in taken.items()
+    }
+
+
+def _parts(label: str) -> tuple[str, list[str]]:
     match = re.fullmatch(r"([^\[]+)\[(.*)\]", label)
-    if match is None:
-        return label
-    kept = [part for part in match[2].split(",") if part.partition("=")[0] not in settings]
-    return f"{match[1]}[{','.join(kept)}]" if kept else match[1]
+    return (label, []) if match is None else (match[1], match[2].split(","))
+
+
+def _label(name: str, parts: Sequence[str]) -> str:
+    return f"{name}[{','.join(parts)}]" if parts else name
+
+
+def _scale(point: Point) -> str | None:
+    """Scale of guidance, where a label gives it."""
+    return next((part.partition("=")[2] for part in _parts(point.label)[1] if part.startswith("guidance=")), None)
 
 
 def picture(board: Leaderboard, *, x: str, y: str, kind: str) -> bytes:
@@ -97,21 +143,33 @@ def picture(board: Leaderboard, *, x: str, y: str, kind: str) -> bytes:
     if not found:
         raise SettingError(f"no model of {board.title} has both `{x}` and `{y}`")
     across, upwards = board.columns[_index(board, x)], board.columns[_index(board, y)]
-    with empty_figure(*_SIZE, font_size=9.0) as figure:
+    lines = series(found)
+    names = short_names(list(lines))
+    below = max(map(len, names.values())) > _LONG_NAME
+    width, height = _SIZE
+    with empty_figure(width, height + below * _LINE_OF_NAMES * len(lines), font_size=9.0) as figure:
         axes = figure.add_subplot()
-        _draw(axes, found, across, upwards)
+        _draw(axes, {names[label]: line for label, line in lines.items()}, across, upwards)
         axes.set_title(board.title, fontsize=9.0)
+        figure.legend(loc="outside lower left" if below else "outside right upper", frameon=False, fontsize=8.0)
         return as_bytes(figure, kind, dpi=160)
 
 
-def _draw(axes: Axes, found: Sequence[Point], across: Column, upwards: Column) -> None:
+def _draw(axes: Axes, lines: Mapping[str, Sequence[Point]], across: Column, upwards: Column) -> None:
+    found = [point for line in lines.values() for point in line]
     best = front(found, lower_x=across.better != "higher", lower_y=upwards.better != "higher")
-    axes.plot([p.x for p in best], [p.y for p in best], color=_FRONT, lw=5, alpha=0.4, zorder=0, label="beaten by none")
-    for label, line in series(found).items():
-        (drawn,) = axes.plot([p.x for p in line], [p.y for p in line], marker="o", ms=4, lw=1.2, label=label)
-        for point in line:
+    (drawn,) = axes.plot([p.x for p in best], [p.y for p in best], color=_FRONT, lw=5, marker="o", ms=9, zorder=0)
+    drawn.set(alpha=0.4, label="beaten by none")
+    for label, line in lines.items():
+        scales = [_scale(point) for point in line]
+        several = len(set(scales)) > 1
+        name = f"{label}, points: guidance" if several else label
+        (drawn,) = axes.plot([p.x for p in line], [p.y for p in line], marker="o", ms=4, lw=1.2, label=name)
+        for point, scale in zip(line, scales, strict=True):
             if point.interval is not None:
                 axes.vlines(point.x, *point.interval, color=drawn.get_color(), lw=0.8, alpha=0.7)
+            if several and scale is not None:
+                _write_beside(axes, point, f"{float(scale):g}", drawn.get_color())
     across_and_up: tuple[tuple[list[float], Literal["x", "y"]], ...] = (
         ([point.x for point in found], "x"),
         ([point.y for point in found], "y"),
@@ -123,7 +181,11 @@ def _draw(axes: Axes, found: Sequence[Point], across: Column, upwards: Column) -
     axes.set_ylabel(f"{upwards.header} (95 % intervals)")
     axes.grid(visible=True, which="major", lw=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.0)
+
+
+def _write_beside(axes: Axes, point: Point, text: str, colour: ColorType) -> None:
+    place = (point.x, point.y)
+    axes.annotate(text, place, xytext=(4.0, 2.0), textcoords="offset points", fontsize=7.0, color=colour)
 
 
 def _index(board: Leaderboard, name: str) -> int:

@@ -6,7 +6,7 @@ from report_records import bpd, controls, fd, model
 from genbench.cli.main import main
 from genbench.core.errors import SettingError
 from genbench.report.leaderboard import leaderboard
-from genbench.report.tradeoff import Point, front, picture, points, series, without
+from genbench.report.tradeoff import Point, front, left_out, picture, points, series, short_names, without
 
 
 def sweep():
@@ -68,6 +68,25 @@ def test_rows_that_differ_in_steps_or_guidance_make_one_line():
 )
 def test_swept_settings_leave_a_label(label, expected):
     assert without(label, ("num_steps", "guidance")) == expected
+
+
+def test_models_without_one_of_the_numbers_are_named():
+    assert left_out(board(), x="network_evaluations", y="fd_shapes_net") == {"vae": "no NFE ↓"}
+    assert left_out(board(), x="samples_seen", y="fd_shapes_net") == {}
+
+
+def test_lines_are_named_by_what_tells_them_apart():
+    labels = ["ddpm[lr=0.1,sampler=ddim]", "ddpm[lr=0.1,sampler=heun]", "vae[lr=0.1]", "ebm"]
+    assert list(short_names(labels).values()) == ["ddpm[sampler=ddim]", "ddpm[sampler=heun]", "vae", "ebm"]
+    assert len({*short_names(["vae", "vae[lr=0.1]", "vae[lr=0.2]"]).values()}) == 3
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_scales_of_guidance_stand_beside_points(guided):
+    setting = "guidance" if guided else "num_steps"
+    rows = [model(f"ddpm[{setting}={value}]", [fd(90.0 - value)], nfe=10) for value in (1, 27)]
+    drawn = picture(board([*rows, *controls()]), x="network_evaluations", y="fd_shapes_net", kind="svg")
+    assert (b"<!-- 27 -->" in drawn) == guided  # matplotlib's note beside a text that it draws as a path
 
 
 @pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
