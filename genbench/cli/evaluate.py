@@ -100,14 +100,29 @@ def add_network_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGr
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep features")
 
 
+def _check_place(table: Path, samples: str) -> None:
+    """Refuse a table of prompts that is none by its name, or whose picture would stand among the samples.
+
+    Raises:
+        SettingError: what to write in its place.
+    """
+    if table.suffix.lower() != ".csv":
+        raise SettingError(f"`--prompt-scores {table}`: it is a table, name it `.csv`")
+    if Path(samples).is_dir() and Path(samples).resolve() in table.resolve().parents:
+        raise SettingError(
+            f"`--prompt-scores {table}`: it lies in the folder of the samples, and so would its picture",
+            hint=f"write it elsewhere: `--prompt-scores {table.name}`",
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """Score, print, and write what is nearest."""
     from genbench.evaluation.evaluate import evaluate
 
     if options.num_nearest < 1:
         raise SettingError(f"`--num-nearest {options.num_nearest}`: list at least 1, or leave `--nearest` out")
-    if options.prompt_scores is not None and options.prompt_scores.suffix.lower() != ".csv":
-        raise SettingError(f"`--prompt-scores {options.prompt_scores}`: it is a table, name it `.csv`")
+    if options.prompt_scores is not None:
+        _check_place(options.prompt_scores, options.samples)
     captions, reference_captions = captions_of(options)
     metrics = split_names(options.metrics)
     if options.prompt_scores is not None and not {"all", "clip_score"} & {parse_ref(name).name for name in metrics}:

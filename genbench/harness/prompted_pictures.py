@@ -37,10 +37,11 @@ def asked_captions(dataset: Dataset, count: int) -> AskedCaptions:
     """The same captions in every run: (count,), half of them of each kind where there are both.
 
     Raises:
-        SettingError: the data have no captions.
+        SettingError: the data are no pictures with captions.
     """
-    if not dataset.spec.vocabulary:
-        raise SettingError("the data of this run have no captions")
+    if not dataset.spec.vocabulary or dataset.spec.kind != "image":
+        hint = "`genbench run --suite text_to_image` makes runs that have; texts of pictures have `--kind texts`"
+        raise SettingError("the data of this run are no pictures with captions", hint=hint)
     both = caption_split(dataset) == "novel"
     seen = subset(dataset, "test", count - count // 2 if both else count)
     if not both or count < 2:

@@ -266,6 +266,9 @@ def test_prompts_cannot_be_scored_where_there_are_none(tmp_path, capsys):
     assert "cannot be scored one by one: the samples have no captions" in " ".join(capsys.readouterr().err.split())
     assert _evaluate(folder, tmp_path, "--prompt-scores", str(tmp_path / "each.txt")) == 2
     assert "name it `.csv`" in capsys.readouterr().err
+    assert _evaluate(folder, tmp_path, "--prompt-scores", str(folder / "prompts.csv")) == 2
+    assert "it lies in the folder of the samples" in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_the_grid_of_captions_shows_all_rows_that_are_told_words(run, tmp_path, capsys):
@@ -277,6 +280,13 @@ def test_the_grid_of_captions_shows_all_rows_that_are_told_words(run, tmp_path, 
     with Image.open(out) as page:
         assert page.width > 4 * 104
         assert page.height > 3 * 104 + 15 * 2  # real pictures and two rows, and words
+
+
+@pytest.mark.parametrize("data", ["captioned_shapes[resolution=8]", "patches[resolution=8]"])
+def test_data_without_pictures_that_have_captions_give_no_grid_of_captions(data):
+    with pytest.raises(SettingError, match="are no pictures with captions") as caught:
+        asked_captions(build_dataset(parse_ref(data)), 4)
+    assert "--kind texts" in caught.value.hint
 
 
 def test_captions_of_the_grid_are_half_of_combinations_that_training_never_shows():

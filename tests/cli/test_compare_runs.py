@@ -110,7 +110,8 @@ def test_two_rows_of_one_run_are_set_against_each_other(tmp_path, capsys, monkey
     assert "1 improved" in capsys.readouterr().out
 
 
-def test_rows_are_named_by_what_tells_them_apart(tmp_path, capsys):
+def test_rows_are_named_by_what_tells_them_apart(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # for a row of the table in one line
     labels = ("fsq[levels=8x6x5,width=4]", "fsq[levels=8x8,width=4]", "maskgit[num_halvings=1]")
     run = run_folder(tmp_path / "run", dict(zip(labels, map(score, (60.0, 70.0, 60.0)), strict=True)))
     assert run_comparison(run, run, models=("maskgit", "fsq[levels=8x8]")) == 1
