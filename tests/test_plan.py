@@ -157,6 +157,18 @@ def test_data_that_cannot_be_built_are_refused_before_anything_runs(dataset, kin
     assert message in caught.value.message
 
 
+def _check_planned(dataset, models, message, advice):
+    """Models on a dataset are refused with a message and advice, or, where no message is given, planned."""
+    selection = Selection(dataset=dataset, models=models)
+    if message is None:
+        assert make_plan(load_suite("images"), selection, version="1").cells
+        return
+    with pytest.raises(SettingError) as caught:
+        make_plan(load_suite("images"), selection, version="1")
+    assert message in caught.value.message
+    assert advice in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("dataset", "model", "message", "advice"),
     [
@@ -180,14 +192,7 @@ def test_data_that_cannot_be_built_are_refused_before_anything_runs(dataset, kin
     ],
 )
 def test_a_condition_that_the_data_do_not_have_is_refused_before_anything_runs(dataset, model, message, advice):
-    selection = Selection(dataset=dataset, models=(model,))
-    if message is None:
-        assert make_plan(load_suite("images"), selection, version="1").cells
-        return
-    with pytest.raises(SettingError) as caught:
-        make_plan(load_suite("images"), selection, version="1")
-    assert message in caught.value.message
-    assert advice in caught.value.hint
+    _check_planned(dataset, (model,), message, advice)
 
 
 @pytest.mark.parametrize(
@@ -202,14 +207,7 @@ def test_a_condition_that_the_data_do_not_have_is_refused_before_anything_runs(d
     ],
 )
 def test_data_of_a_kind_that_a_model_cannot_take_are_refused_before_anything_runs(dataset, models, message, advice):
-    selection = Selection(dataset=dataset, models=models)
-    if message is None:
-        assert make_plan(load_suite("images"), selection, version="1").cells
-        return
-    with pytest.raises(SettingError) as caught:
-        make_plan(load_suite("images"), selection, version="1")
-    assert message in caught.value.message
-    assert advice in caught.value.hint
+    _check_planned(dataset, models, message, advice)
 
 
 def test_of_a_users_own_model_nobody_knows_what_data_it_takes(tmp_path):

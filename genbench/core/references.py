@@ -200,22 +200,21 @@ def check_condition(path: Path, ref: Ref, *, preset: str, datasets: Registry[obj
     lacking = [kind for kind, field in _CONDITIONS.items() if file and says_nothing_of(file, dataset.name, field)]
     if not lacking:
         return
-    needed = str(class_value(registered_class(path, ref.name), "needs"))
-    if needed in lacking:
+    condition = condition_of(path, ref, preset=preset)
+    if condition not in lacking:
+        return
+    lack = _WORDS[condition]
+    if condition == _needed(path, ref):
         raise SettingError(
-            f"`{ref.name}` needs {_WORDS[needed]}: dataset `{dataset.label}` has none",
+            f"`{ref.name}` needs {lack}: dataset `{dataset.label}` has none",
             hint="take other data with `--dataset`" + _SHAPES,
         )
-    given = ref.config.get("condition") or value_with(path, ref.name, preset, "condition")
-    condition = str(given).strip("'")  # as a source spells it
-    if condition in lacking:
-        others = [kind for kind in ("none", *_CONDITIONS) if kind not in lacking]
-        lack = _WORDS[condition]
-        pictures = file is not None and kind_of_data(file, dataset.name) == USUAL_KIND
-        raise SettingError(
-            f"`{ref.name}` cannot be told `condition={condition}`: dataset `{dataset.label}` has no {lack}",
-            hint=f"with these data write `condition={'` or `condition='.join(others)}`{_SHAPES if pictures else ''}",
-        )
+    others = [kind for kind in ("none", *_CONDITIONS) if kind not in lacking]
+    pictures = file is not None and kind_of_data(file, dataset.name) == USUAL_KIND
+    raise SettingError(
+        f"`{ref.name}` cannot be told `condition={condition}`: dataset `{dataset.label}` has no {lack}",
+        hint=f"with these data write `condition={'` or `condition='.join(others)}`{_SHAPES if pictures else ''}",
+    )
 
 
 def condition_of(path: Path, ref: Ref, *, preset: str) -> str:
@@ -226,10 +225,14 @@ def condition_of(path: Path, ref: Ref, *, preset: str) -> str:
         ref: name and settings of the model, which fit.
         preset: that the settings change.
     """
-    needed = str(class_value(registered_class(path, ref.name), "needs"))
-    if needed in _CONDITIONS:
-        return needed
-    return str(ref.config.get("condition") or value_with(path, ref.name, preset, "condition")).strip("'")
+    given = _needed(path, ref) or ref.config.get("condition") or value_with(path, ref.name, preset, "condition")
+    return str(given).strip("'")  # as a source spells it
+
+
+def _needed(path: Path, ref: Ref) -> str | None:
+    """What examples must have, as the class of the model says; None where that is nothing."""
+    found = str(class_value(registered_class(path, ref.name), "needs"))
+    return found if found in _CONDITIONS else None
 
 
 def check_data_are_there(datasets: Registry[object], dataset: Ref) -> None:
